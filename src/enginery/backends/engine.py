@@ -1,0 +1,196 @@
+"""Engine folders: built by a backend, hashed and described by a manifest, checked before they are opened."""
+
+from __future__ import annotations
+
+import datetime
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from enginery import __version__, backends, storage
+from enginery.backends.session import Session
+from enginery.errors import BuildError, EngineryError, PrecisionError, UnknownNameError
+from enginery.machine import describe_machine, peak_memory_bytes
+from enginery.records import BenchRecord, BuildRecord, ManifestRecord, TensorInfo, VerifyRecord
+from enginery.spec import BuildSpec, Dim, Option, Shape
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["Engine", "build", "load", "with_profiles"]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """An engine folder whose files were found to be those its manifest was written for.
+
+    Args:
+        folder: the engine folder.
+        manifest: its ``engine.json``.
+    """
+
+    folder: Path
+    manifest: ManifestRecord
+
+    def open(self, options: Mapping[str, Option] | None = None) -> Session:
+        """Open the engine; the caller closes the session, or uses it in a ``with`` statement.
+
+        Args:
+            options: stand over those it was built with, for this session only, such as ``{"threads": 1}``.
+
+        Raises:
+            BackendUnavailableError: the backend's library is not here.
+            ProviderError: it would run elsewhere than asked.
+        """
+        backend = backends.get_available(self.manifest.backend)
+        runner = backend.open(self.folder, self.manifest, dict(options or {}))
+        return Session(runner, self.manifest.inputs, self.manifest.outputs)
+
+    def with_records(self, verify: VerifyRecord | None, bench: BenchRecord | None) -> Engine:
+        """Write verify and benchmark records into the manifest, and return the engine that has them."""
+        manifest = replace(self.manifest, verify=verify, bench=bench)
+        storage.write_manifest(self.folder, manifest)
+        return Engine(self.folder, manifest)
+
+
+def load(path: str | Path) -> Engine:
+    """Read an engine folder and check every file in it against the manifest; no artefact is opened.
+
+    Args:
+        path: the engine folder.
+
+    Raises:
+        EngineFolderError: there is no such folder.
+        ManifestError: it holds no readable manifest.
+        HashMismatchError: a file is not the one the manifest was written for.
+    """
+    folder = Path(path)
+    manifest = storage.read_manifest(folder)
+    storage.check_files(folder, manifest.files)
+    return Engine(folder, manifest)
+
+
+def build(
+    graph: ir.Model,
+    spec: BuildSpec,
+    output: str | Path,
+    *,
+    backend: str = "onnxruntime",
+    source: str = "",
+    source_sha256: str = "",
+    graph_sha256: str = "",
+) -> Engine:
+    """Build an engine folder from a graph; nothing stands at `output` until it is whole.
+
+    Args:
+        graph: as `enginery.graph.files.load` gives it; not changed.
+        spec: shapes, precision and the backend's options.
+        output: path of the engine folder; an engine that stands there is replaced.
+        backend: its name.
+        source: what the graph came from, for the manifest.
+        source_sha256: hash of that.
+        graph_sha256: hash of the graph file handed over.
+
+    Raises:
+        UnknownNameError: no such backend, or ``spec.shapes`` names no input of the graph.
+        BackendUnavailableError: the backend's library is not here.
+        PrecisionError: the backend cannot compute in ``spec.precision`` here.
+        BuildError: the backend refused the graph; the mend is its diagnosis.
+        OutputError: `output` cannot be written.
+    """
+    module = backends.get_available(backend)
+    machine = describe_machine()
+    can = module.capabilities(machine, graph)
+    if spec.precision not in can.precisions:
+        raise PrecisionError(
+            f"backend {backend!r} cannot compute in {spec.precision} on this machine",
+            mend=f"it offers: {', '.join(sorted(can.precisions))}",
+        )
+    begin = time.perf_counter()
+    with storage.new_folder(Path(output)) as folder:
+        try:
+            built = module.build(graph, spec, folder)
+        except EngineryError:
+            raise
+        except Exception as error:
+            mend = module.diagnose(error, graph) or "the text above is the library's own; check the graph with it"
+            raise BuildError(f"{backend} cannot build this graph: {error}", mend=mend) from error
+        files = storage.record_files(folder)
+        version = module.probe().version or "unknown"
+        record = BuildRecord(
+            backend=backend,
+            backend_version=version,
+            precision=spec.precision,
+            precision_built=built.precision_built,
+            options=built.options,
+            seconds=time.perf_counter() - begin,
+            size_bytes=sum(file.bytes for file in files.values()),
+            peak_memory_bytes=peak_memory_bytes(),
+            notes=built.notes,
+        )
+        manifest = ManifestRecord(
+            backend=backend,
+            backend_version=version,
+            enginery=__version__,
+            name=graph.graph.name or Path(output).stem,
+            inputs=with_profiles(built.inputs, spec.shapes),
+            outputs=built.outputs,
+            precision=spec.precision,
+            precision_built=built.precision_built,
+            options=built.options,
+            source=source,
+            source_sha256=source_sha256,
+            graph_sha256=graph_sha256,
+            machine=machine,
+            files=files,
+            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            build=record,
+        )
+        storage.write_manifest(folder, manifest)
+    return Engine(Path(output), manifest)
+
+
+def with_profiles(inputs: Iterable[TensorInfo], shapes: Mapping[str, Shape]) -> tuple[TensorInfo, ...]:
+    """Give each input the profile asked for, after checking that it fits the graph's own shape.
+
+    A static dimension of the graph keeps its size; a dynamic one that no profile names is left open (profile None).
+
+    Raises:
+        UnknownNameError: a shape names no input.
+        BuildError: a shape has another rank than the input, or a size that the graph has fixed otherwise.
+    """
+    inputs = tuple(inputs)
+    for name in shapes:
+        if name not in {info.name for info in inputs}:
+            raise UnknownNameError.from_choices("input", name, (info.name for info in inputs))
+    return tuple(replace(info, profile=_profile(info, shapes.get(info.name))) for info in inputs)
+
+
+def _profile(info: TensorInfo, asked: Shape | None) -> Shape | None:
+    if info.shape is None:
+        return asked
+    if asked is None:
+        return Shape.fixed(d for d in info.shape if isinstance(d, int)) if _static(info) else None
+    if len(asked.dims) != len(info.shape):
+        raise BuildError(
+            f"the shape {asked} given for input {info.name!r} has {len(asked.dims)} dimensions, "
+            f"the graph's has {len(info.shape)}: {'x'.join(map(str, info.shape))}",
+            mend="give one range for each axis",
+        )
+    for axis, (dim, own) in enumerate(zip(asked.dims, info.shape, strict=True)):
+        if isinstance(own, int) and (dim.dynamic or own not in dim):
+            raise BuildError(
+                f"input {info.name!r}, axis {axis}: {dim} was asked for, but the graph has fixed it at {own}",
+                mend=f"ask for {own}, or export the model with that axis dynamic",
+            )
+    return Shape(tuple(Dim(d.min, d.opt, d.max, _name(own)) for d, own in zip(asked.dims, info.shape, strict=True)))
+
+
+def _static(info: TensorInfo) -> bool:
+    return all(isinstance(dim, int) for dim in info.shape or ())
+
+
+def _name(own: int | str) -> str | None:
+    return own if isinstance(own, str) and own != "?" else None

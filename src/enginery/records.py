@@ -1,0 +1,526 @@
+"""What was found: frozen, data only, to and from JSON.
+
+Times are in milliseconds (``_ms``) or seconds (``_s``), sizes in bytes. A float that JSON cannot hold (NaN and the
+infinities) is written as the string ``"NaN"``, ``"Infinity"`` or ``"-Infinity"``, and read back as the float.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+import types
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from enginery.errors import ManifestError
+from enginery.spec import Option, Shape
+
+__all__ = [
+    "SCHEMA",
+    "BenchRecord",
+    "BuildRecord",
+    "CandidateRecord",
+    "CheckRecord",
+    "ExportRecord",
+    "GraphRecord",
+    "LoadRecord",
+    "MachineRecord",
+    "ManifestRecord",
+    "OptimizeRecord",
+    "OutputRecord",
+    "PassRecord",
+    "SimplifyRecord",
+    "TensorInfo",
+    "VerifyRecord",
+    "from_json",
+    "from_plain",
+    "to_json",
+    "to_plain",
+]
+
+SCHEMA = 1
+"""Version of the JSON forms in this file; raised when a reader of the old form would be misled."""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """One input or output.
+
+    Args:
+        name: the tensor's name in the graph.
+        dtype: ONNX's name of the element type in lower case: ``float32``, ``int64``, ``bool``, ``string``, ...
+        shape: a size or a symbolic name for each axis (``?`` where it has no name); None where the rank is unknown.
+        profile: the sizes the engine accepts, for an input of an engine.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...] | None
+    profile: Shape | None = None
+
+
+@dataclass(frozen=True)
+class GraphRecord:
+    """What is in a graph.
+
+    Args:
+        operators: how often each operator occurs, subgraphs and functions included; a domain other than ONNX's
+            own stands before the name, as in ``com.microsoft.FusedConv``.
+        flops: floating-point operations of one call at the `opt` shape (a multiply-add counts as two); None where
+            shapes are unknown.
+        opsets: version of each operator domain.
+        dynamic_dims: symbolic names of the inputs' dimensions.
+    """
+
+    name: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    nodes: int
+    operators: Mapping[str, int]
+    parameters: int
+    parameter_bytes: int
+    flops: int | None
+    opsets: Mapping[str, int]
+    ir_version: int
+    producer: str
+    dynamic_dims: tuple[str, ...]
+    functions: int = 0
+    subgraphs: int = 0
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class ExportRecord:
+    """How a source became a graph.
+
+    Args:
+        source: what it was, such as ``torch module ResNet`` or ``resnet50.onnx``.
+        exporter: what made the graph, such as ``torch.onnx.export (dynamo)``; ``none`` for an ONNX file.
+        attempts: exporters that were tried before and why each was not used.
+    """
+
+    source: str
+    kind: str
+    exporter: str
+    versions: Mapping[str, str]
+    opset: int
+    dynamic_axes: Mapping[str, tuple[str, ...]]
+    seconds: float
+    nodes: int
+    attempts: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PassRecord:
+    """What one pass did: `status` is ``changed``, ``unchanged`` or ``dropped`` (then `reason` says why)."""
+
+    name: str
+    status: str
+    nodes_before: int
+    nodes_after: int
+    ms: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class SimplifyRecord:
+    """What simplification did to a graph."""
+
+    nodes_before: int
+    nodes_after: int
+    passes: tuple[PassRecord, ...]
+    checked_by: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class BuildRecord:
+    """How an engine was built.
+
+    Args:
+        precision: what was asked for.
+        precision_built: what the backend reads back: precision to number of layers or operators.
+        size_bytes: of the engine's own files.
+        peak_memory_bytes: of the process that built it, its whole life; None where it is unknown.
+        notes: what a user should know, such as an option the backend changed.
+    """
+
+    backend: str
+    backend_version: str
+    precision: str
+    precision_built: Mapping[str, int]
+    options: Mapping[str, Option]
+    seconds: float
+    size_bytes: int
+    peak_memory_bytes: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class OutputRecord:
+    """How one output of one case differs from the reference's.
+
+    Args:
+        case: which input it was, such as ``opt`` or ``data 0``.
+        max_abs: largest absolute difference.
+        mean_abs: mean absolute difference.
+        relative_l2: norm of the difference over the norm of the reference.
+        cosine: cosine between the two, over all elements.
+        snr_db: ``10 log10(sum(reference^2) / sum(difference^2))``; infinity where they are equal.
+        top1_agreement: share of rows whose largest element stands at the same place, where that makes sense.
+        mismatch: share of elements that differ, for integers, booleans and strings.
+        nan, inf: counts in the engine's output, and in the reference's.
+    """
+
+    name: str
+    case: str
+    dtype: str
+    shape: tuple[int, ...]
+    max_abs: float | None = None
+    mean_abs: float | None = None
+    relative_l2: float | None = None
+    cosine: float | None = None
+    snr_db: float | None = None
+    top1_agreement: float | None = None
+    mismatch: float | None = None
+    nan: int = 0
+    inf: int = 0
+    reference_nan: int = 0
+    reference_inf: int = 0
+
+    @property
+    def error(self) -> float:
+        """The one figure that a bound is held against: relative L2 for floats, else the share that differs."""
+        found = self.relative_l2 if self.relative_l2 is not None else self.mismatch
+        return math.nan if found is None else found
+
+
+@dataclass(frozen=True)
+class CheckRecord:
+    """One check that needs no reference; `passed` is None where it does not apply, and `detail` says why."""
+
+    name: str
+    passed: bool | None
+    detail: str
+
+
+@dataclass(frozen=True)
+class VerifyRecord:
+    """How an engine's outputs compare with its source's.
+
+    Args:
+        reference: what it was compared with, such as ``torch module ResNet``.
+        inputs: which inputs were used, such as ``random (normal, seed 0) at min, opt, max``.
+        error: the worst `OutputRecord.error`; infinity where an output is NaN and the reference is not.
+        max_error: the bound it was held against.
+        accuracy: share of rows whose top-1 class is the label given with the data.
+        reference_accuracy: the same, of the reference.
+    """
+
+    reference: str
+    inputs: str
+    outputs: tuple[OutputRecord, ...]
+    checks: tuple[CheckRecord, ...]
+    error: float
+    max_error: float
+    passed: bool
+    accuracy: float | None = None
+    reference_accuracy: float | None = None
+    seconds: float = 0.0
+
+    @property
+    def reason(self) -> str:
+        """Why it did not pass, in one line; empty where it did."""
+        if self.passed:
+            return ""
+        failed = [f"{check.name}: {check.detail}" for check in self.checks if check.passed is False]
+        if not self.error <= self.max_error:
+            failed.insert(0, f"error {self.error:.2e} is above {self.max_error:.2e}")
+        return "; ".join(failed)
+
+
+@dataclass(frozen=True)
+class LoadRecord:
+    """What else kept the machine busy while a benchmark ran.
+
+    Args:
+        cpus: processors this process may use.
+        others_busy: share of the machine's processor time that other processes used, 0 to 1; None where unknown.
+        load_average: one-minute load average at the end.
+        steal: share of processor time taken by the host, 0 to 1; None where unknown.
+        notes: warnings, such as a benchmark that shared its processors.
+    """
+
+    cpus: int
+    others_busy: float | None
+    load_average: float | None
+    steal: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BenchRecord:
+    """How long one call takes.
+
+    Args:
+        shapes: of the inputs that were timed.
+        batch: rows of one call: the size of the first input's first axis, 1 for a scalar.
+        ci_low_ms, ci_high_ms: 95 % confidence interval of the median.
+        throughput: rows for each second, ``1000 * batch / p50_ms``.
+        stable: whether the stopping rule was met before the time limit.
+        rule: the stopping rule in words.
+        turns_ms: median of each turn, in the order they were taken.
+        first_call_ms: the first call of the opened session, apart from all samples.
+        load_ms: opening the engine, apart from all samples.
+    """
+
+    shapes: Mapping[str, tuple[int, ...]]
+    batch: int
+    samples: int
+    min_ms: float
+    p50_ms: float
+    p90_ms: float
+    p95_ms: float
+    p99_ms: float
+    mean_ms: float
+    ci_low_ms: float
+    ci_high_ms: float
+    throughput: float
+    stable: bool
+    rule: str
+    turns_ms: tuple[float, ...]
+    first_call_ms: float | None
+    load_ms: float | None
+    placement: str
+    load: LoadRecord | None = None
+
+
+@dataclass(frozen=True)
+class MachineRecord:
+    """What is here: hardware, system and library versions.
+
+    Args:
+        isa: instruction sets that matter to inference, such as ``avx512_vnni``.
+        gpus: one line for each GPU: name, memory, driver.
+        libraries: installed version of each library that Enginery can use.
+    """
+
+    system: str
+    cpu: str
+    cores: int
+    memory_bytes: int
+    isa: tuple[str, ...]
+    gpus: tuple[str, ...]
+    driver: str | None
+    cuda: str | None
+    python: str
+    enginery: str
+    libraries: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class CandidateRecord:
+    """One row of `optimize`: what was tried and what became of it.
+
+    Args:
+        label: short and unique, such as ``openvino`` or ``onnxruntime threads=1``.
+        role: ``candidate``, or ``baseline`` for the source framework and for plain ONNX Runtime.
+        status: ``chosen``, ``accepted`` (good, but another was better), ``rejected`` (outside a bound),
+            ``failed``, or ``timed`` for a baseline.
+        reason: why it was not chosen; for the chosen one, why it was.
+    """
+
+    label: str
+    role: str
+    backend: str
+    environment: str
+    precision: str
+    options: Mapping[str, Option]
+    status: str
+    reason: str
+    build: BuildRecord | None = None
+    verify: VerifyRecord | None = None
+    bench: BenchRecord | None = None
+
+
+@dataclass(frozen=True)
+class ManifestRecord:
+    """The manifest of an engine folder, ``engine.json``.
+
+    Args:
+        inputs, outputs: tensors; an input's `profile` is the range of shapes that the engine takes.
+        source: what it was built from.
+        source_sha256: hash of the source file or of the exported graph.
+        graph_sha256: hash of the graph that was handed to the backend.
+        files: for each file of the folder, its ``sha256`` and its ``bytes``.
+    """
+
+    backend: str
+    backend_version: str
+    enginery: str
+    name: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    precision: str
+    precision_built: Mapping[str, int]
+    options: Mapping[str, Option]
+    source: str
+    source_sha256: str
+    graph_sha256: str
+    machine: MachineRecord
+    files: Mapping[str, FileRecord]
+    created: str
+    build: BuildRecord | None = None
+    verify: VerifyRecord | None = None
+    bench: BenchRecord | None = None
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class FileRecord:
+    """Size and hash of one file."""
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class OptimizeRecord:
+    """What `optimize` found.
+
+    Args:
+        chosen: label of the chosen candidate.
+        engine: path of the saved engine folder.
+        spec: the `OptimizeSpec` as plain data.
+    """
+
+    source: str
+    export: ExportRecord
+    graph: GraphRecord
+    simplify: SimplifyRecord | None
+    candidates: tuple[CandidateRecord, ...]
+    chosen: str
+    engine: str
+    machine: MachineRecord
+    spec: Mapping[str, Any]
+    seconds: float
+    notes: tuple[str, ...] = field(default=())
+    schema: int = SCHEMA
+
+
+Record = TypeVar("Record")
+
+
+def to_plain(value: Any) -> Any:
+    """Turn a record into dicts, lists, strings, numbers and None.
+
+    Example:
+        >>> to_plain(CheckRecord("repeat", None, "one run"))
+        {'name': 'repeat', 'passed': None, 'detail': 'one run'}
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {item.name: to_plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    return value
+
+
+def to_json(record: Any, *, indent: int | None = 2) -> str:
+    """Write a record as JSON text."""
+    return json.dumps(to_plain(record), indent=indent, allow_nan=False)
+
+
+def from_json(kind: type[Record], text: str) -> Record:
+    """Read a record of type `kind` from JSON text.
+
+    Raises:
+        ManifestError: the text is not JSON, or lacks a field, or holds one of the wrong type.
+
+    Example:
+        >>> from_json(FileRecord, '{"sha256": "00", "bytes": 3}')
+        FileRecord(sha256='00', bytes=3)
+    """
+    try:
+        plain = json.loads(text)
+    except ValueError as error:
+        raise ManifestError(f"this is not JSON: {error}", mend="build the engine again") from error
+    return from_plain(kind, plain)
+
+
+def from_plain(kind: type[Record], plain: Any) -> Record:
+    """Read a record of type `kind` from plain data; unknown fields are ignored, so that old code reads new files.
+
+    Raises:
+        ManifestError: a field is missing or of the wrong type.
+    """
+    try:
+        return typing.cast("Record", _read(kind, plain, kind.__name__))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ManifestError(f"not a {kind.__name__}: {error}", mend="build the engine again") from error
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
+def _read(kind: Any, plain: Any, where: str) -> Any:
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if kind is Any:
+        return plain
+    if origin in (types.UnionType, typing.Union):
+        return _read_union(args, plain, where)
+    if origin is tuple:
+        if not isinstance(plain, list):
+            raise TypeError(f"{where} is {plain!r}, not a list")
+        return tuple(_read(args[0], item, f"{where}[{at}]") for at, item in enumerate(plain))
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        return {key: _read(args[1], item, f"{where}.{key}") for key, item in plain.items()}
+    if dataclasses.is_dataclass(kind):
+        return _read_dataclass(typing.cast("type", kind), plain, where)
+    return _read_scalar(kind, plain, where)
+
+
+def _read_union(args: tuple[Any, ...], plain: Any, where: str) -> Any:
+    if plain is None and type(None) in args:
+        return None
+    reasons = []
+    for arg in args:
+        if arg is not type(None):
+            try:
+                return _read(arg, plain, where)
+            except TypeError as error:
+                reasons.append(str(error))
+    raise TypeError("; ".join(reasons))
+
+
+def _read_dataclass(kind: type, plain: Any, where: str) -> Any:
+    if not isinstance(plain, Mapping):
+        raise TypeError(f"{where} is {plain!r}, not an object")
+    values = {}
+    for item in dataclasses.fields(kind):
+        if item.name in plain:
+            values[item.name] = _read(_hints(kind)[item.name], plain[item.name], f"{where}.{item.name}")
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            raise KeyError(f"{where}.{item.name} is missing")
+    return kind(**values)
+
+
+def _read_scalar(kind: Any, plain: Any, where: str) -> Any:
+    if kind is float:
+        if plain in ("NaN", "Infinity", "-Infinity"):
+            return float(plain)
+        if isinstance(plain, int | float) and not isinstance(plain, bool):
+            return float(plain)
+    elif isinstance(plain, kind) and (kind is bool or not isinstance(plain, bool)):
+        return plain
+    raise TypeError(f"{where} is {plain!r}, not {kind.__name__}")

@@ -1,0 +1,284 @@
+"""What was asked: shapes, precision, limits. Frozen, and made before any work begins."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from enginery.errors import UnknownNameError, UsageError
+
+__all__ = [
+    "OBJECTIVES",
+    "PRECISIONS",
+    "BenchSpec",
+    "BuildSpec",
+    "Dim",
+    "Example",
+    "OptimizeSpec",
+    "Option",
+    "Shape",
+    "VerifySpec",
+    "check_precision",
+    "parse_examples",
+    "parse_shapes",
+]
+
+Option: TypeAlias = str | int | float | bool
+"""The value of one backend option; all of them survive a round trip through JSON."""
+
+PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
+"""What a precision may be; ``best`` stands for all that the backends offer."""
+
+OBJECTIVES = ("latency", "throughput", "size")
+"""What `optimize` may minimise or, for throughput, maximise."""
+
+_SHAPE_HELP = "write it as NAME=DIMxDIMx..., each DIM as 3, 1..8, 1..8..32 or batch:1..8..32"
+_RANGE = re.compile(r"(?:(?P<name>[A-Za-z_]\w*):)?(?P<numbers>\d+(?:\.\.\d+){0,2})")
+
+
+@dataclass(frozen=True)
+class Dim:
+    """One dimension: the sizes it may take, and the size to be fast at.
+
+    Args:
+        min: the smallest size, at least 0.
+        opt: the size that the engine is tuned and timed for.
+        max: the largest size.
+        name: the symbolic name; dimensions of one name have one size in every call.
+
+    Example:
+        >>> Dim.parse("batch:1..8..32")
+        Dim(min=1, opt=8, max=32, name='batch')
+        >>> str(Dim.parse("1..32"))
+        '1..32..32'
+    """
+
+    min: int
+    opt: int
+    max: int
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min <= self.opt <= self.max:
+            raise UsageError(
+                f"dimension {self.min}..{self.opt}..{self.max} is not in the order min <= opt <= max",
+                mend="write it as min..opt..max, for example 1..8..32",
+            )
+
+    @classmethod
+    def fixed(cls, size: int) -> Dim:
+        """Return a dimension of one size."""
+        return cls(size, size, size)
+
+    @classmethod
+    def parse(cls, text: str) -> Dim:
+        """Read ``3``, ``1..32`` (tuned for the largest), ``1..8..32``, each with an optional ``name:``."""
+        match = _RANGE.fullmatch(text.strip())
+        if match is None:
+            raise UsageError(f"{text.strip()!r} is not a dimension", mend=_SHAPE_HELP)
+        numbers = [int(part) for part in match["numbers"].split("..")]
+        low, high = numbers[0], numbers[-1]
+        opt = numbers[1] if len(numbers) == 3 else high  # noqa: PLR2004 - min, opt, max
+        return cls(low, opt, high, match["name"])
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether it may take more than one size."""
+        return self.min != self.max
+
+    def __contains__(self, size: int) -> bool:
+        return self.min <= size <= self.max
+
+    def __str__(self) -> str:
+        sizes = f"{self.min}..{self.opt}..{self.max}" if self.dynamic else str(self.min)
+        return f"{self.name}:{sizes}" if self.name else sizes
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The profile of one tensor: a `Dim` for each axis.
+
+    Example:
+        >>> shape = Shape.parse("1..8..32x3x224x224")
+        >>> shape.at("opt")
+        (8, 3, 224, 224)
+    """
+
+    dims: tuple[Dim, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Shape:
+        """Read dimensions joined by ``x``; an empty text or ``scalar`` is a scalar's shape."""
+        body = text.strip()
+        if body in ("", "scalar"):
+            return cls(())
+        # A dimension's name may hold an x (max_len), so only an x after a size cuts.
+        parts = re.split(r"(?<=[\d\s])x(?=[\d\sA-Za-z_])", body)
+        return cls(tuple(Dim.parse(part) for part in parts))
+
+    @classmethod
+    def fixed(cls, sizes: Iterable[int]) -> Shape:
+        """Return a shape with one size for each axis."""
+        return cls(tuple(Dim.fixed(int(size)) for size in sizes))
+
+    def at(self, which: Literal["min", "opt", "max"]) -> tuple[int, ...]:
+        """Return the sizes at one end of the profile, or at the size it is tuned for."""
+        return tuple(int(getattr(dim, which)) for dim in self.dims)
+
+    @property
+    def dynamic(self) -> bool:
+        """Whether any dimension may take more than one size."""
+        return any(dim.dynamic for dim in self.dims)
+
+    def __str__(self) -> str:
+        return "x".join(map(str, self.dims)) or "scalar"
+
+
+@dataclass(frozen=True)
+class Example:
+    """The name, element type and shape of one example input, as the command line gives it.
+
+    Example:
+        >>> Example.parse("input:float32[1,3,224,224]").shape
+        (1, 3, 224, 224)
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Example:
+        """Read ``NAME:DTYPE[SIZE,SIZE,...]``."""
+        match = re.fullmatch(r"\s*([^:\s]+)\s*:\s*([a-z]+\d*)\s*\[([\d,\s]*)\]\s*", text)
+        if match is None:
+            raise UsageError(
+                f"{text!r} is not an example input", mend='write it as "input:float32[1,3,224,224]"'
+            )
+        name, dtype, sizes = match.groups()
+        return cls(name, dtype, tuple(int(size) for size in sizes.split(",") if size.strip()))
+
+
+def parse_shapes(texts: Iterable[str]) -> dict[str, Shape]:
+    """Read ``NAME=SHAPE`` texts; several may stand in one text, separated by ``,`` or ``;``.
+
+    Raises:
+        UsageError: a text has no name or no readable shape, or a name occurs twice.
+
+    Example:
+        >>> {name: str(shape) for name, shape in parse_shapes(["ids=1..4x8,mask=1..4x8"]).items()}
+        {'ids': '1..4..4x8', 'mask': '1..4..4x8'}
+    """
+    shapes: dict[str, Shape] = {}
+    for part in (piece for text in texts for piece in re.split(r"[;,]", text) if piece.strip()):
+        name, equals, body = part.partition("=")
+        name = name.strip()
+        if not equals or not name:
+            raise UsageError(f"{part.strip()!r} names no input", mend=_SHAPE_HELP)
+        if name in shapes:
+            raise UsageError(f"the shape of {name!r} is given twice", mend="give one shape for each input")
+        shapes[name] = Shape.parse(body)
+    return shapes
+
+
+def parse_examples(texts: Iterable[str]) -> tuple[Example, ...]:
+    """Read one example input from each text."""
+    return tuple(Example.parse(text) for text in texts)
+
+
+def check_precision(name: str) -> str:
+    """Return the name of a precision, or ``best``; raise `UnknownNameError` for any other word."""
+    if name not in (*PRECISIONS, "best"):
+        raise UnknownNameError.from_choices("precision", name, (*PRECISIONS, "best"))
+    return name
+
+
+@dataclass(frozen=True)
+class BuildSpec:
+    """What one engine shall be.
+
+    Args:
+        shapes: the profile of each input by name; an input that is not named keeps the graph's own shape.
+        precision: one of `PRECISIONS`.
+        options: the backend's own options, such as ``{"threads": 2}``.
+    """
+
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+    precision: str = "fp32"
+    options: Mapping[str, Option] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class VerifySpec:
+    """How close an engine must be to its source.
+
+    Args:
+        max_error: the largest allowed error of any output: relative L2 for floats, the share of
+            elements that differ for every other type.
+        seed: of the random inputs.
+        repeats: how often the same input is run, to see that the outputs agree.
+        max_rows: how many rows of a batch are run alone, to see that they agree with the batch.
+    """
+
+    max_error: float = 1e-3
+    seed: int = 0
+    repeats: int = 3
+    max_rows: int = 8
+
+
+@dataclass(frozen=True)
+class BenchSpec:
+    """When a benchmark has seen enough.
+
+    Args:
+        warmup_ms: time spent on calls that are not counted, before the first sample.
+        turn_ms: time of one turn, when several candidates take turns.
+        min_samples: samples at the least.
+        stable_within: the benchmark stops when the 95 % confidence interval of the median is narrower
+            than this share of the median on either side, in at least `min_turns` turns.
+        min_turns: turns at the least.
+        limit_s: time at the most, for one candidate.
+    """
+
+    warmup_ms: float = 200.0
+    turn_ms: float = 300.0
+    min_samples: int = 20
+    stable_within: float = 0.01
+    min_turns: int = 3
+    limit_s: float = 10.0
+
+
+@dataclass(frozen=True)
+class OptimizeSpec:
+    """What `optimize` was asked for; saved with its result.
+
+    Args:
+        shapes: the profile of each input by name.
+        precision: one of `PRECISIONS`, or ``best`` for all that the backends offer.
+        backends: names of backends; empty for every one that is here.
+        objective: one of `OBJECTIVES`.
+        max_latency_ms: reject a candidate whose median is above it; None for no bound.
+        environments: other interpreters by name, each the path of a Python that has Enginery.
+        simplify: whether the graph is simplified first.
+        job_limit_s: time limit of one build, verification or timing turn in a worker.
+        memory_limit_bytes: memory limit of one worker; None for nine tenths of what is free.
+    """
+
+    shapes: Mapping[str, Shape] = field(default_factory=dict)
+    precision: str = "fp32"
+    backends: tuple[str, ...] = ()
+    objective: str = "latency"
+    max_latency_ms: float | None = None
+    environments: Mapping[str, str] = field(default_factory=dict)
+    simplify: bool = True
+    job_limit_s: float = 600.0
+    memory_limit_bytes: int | None = None
+    verify: VerifySpec = field(default_factory=VerifySpec)
+    bench: BenchSpec = field(default_factory=BenchSpec)
+
+    def __post_init__(self) -> None:
+        check_precision(self.precision)
+        if self.objective not in OBJECTIVES:
+            raise UnknownNameError.from_choices("objective", self.objective, OBJECTIVES)

@@ -1,0 +1,235 @@
+"""On disk: everything is written under a temporary name and renamed, so that nothing half-written looks finished.
+
+An engine is a folder: the raw artefact as its vendor's tools expect it, beside ``engine.json``, the manifest. The
+manifest is read, and every file checked against it, before a byte of the artefact is handed to a backend.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from enginery.errors import (
+    DiskFullError,
+    EngineFolderError,
+    HashMismatchError,
+    ManifestError,
+    OutputError,
+    OutputExistsError,
+)
+from enginery.records import SCHEMA, FileRecord, ManifestRecord, from_json, to_json
+
+__all__ = [
+    "MANIFEST",
+    "check_files",
+    "hash_file",
+    "is_engine_folder",
+    "new_file",
+    "new_folder",
+    "read_manifest",
+    "record_files",
+    "write_manifest",
+    "write_text",
+]
+
+MANIFEST = "engine.json"
+_CHUNK_BYTES = 1 << 20
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield an empty folder that takes the name `path` when the block ends without an error.
+
+    An engine folder that already stands at `path` is replaced; anything else there is left alone.
+
+    Raises:
+        OutputExistsError: `path` is a file, or a folder that is no engine and not empty.
+        OutputError: the parent cannot be written to.
+        DiskFullError: no space is left.
+    """
+    path = Path(path).absolute()
+    _refuse_to_replace(path)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    try:
+        with writing(path):
+            yield staging
+            staging.chmod(0o777 & ~_umask())
+            for file in staging.rglob("*"):
+                _fsync(file)
+            _fsync(staging)
+            _swap(staging, path)
+            _fsync(path.parent)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`, which takes its name when the block ends without an error.
+
+    Raises:
+        OutputError: the folder cannot be written to, or `path` is a folder.
+        DiskFullError: no space is left.
+    """
+    path = Path(path).absolute()
+    if path.is_dir():
+        raise OutputExistsError(f"{path} is a folder", mend="name a file")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    part = folder / path.name
+    try:
+        with writing(path):
+            yield part
+            _fsync(part)
+            part.replace(path)
+            _fsync(path.parent)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with new_file(path) as part:
+        part.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write into `OutputError` and `DiskFullError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            mend = f"free some space, or name an output on another disk ({_free(path)} free here)"
+            raise DiskFullError(f"no space is left to write {path}", mend=mend) from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+            mend = "name an output folder that you may write to"
+            raise OutputError(f"cannot write {path}: {error.strerror}", mend=mend) from error
+        raise
+
+
+def hash_file(path: Path) -> str:
+    """Return the SHA-256 of a file as hexadecimal digits, read in chunks."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def record_files(folder: Path) -> dict[str, FileRecord]:
+    """Return the size and hash of every file below `folder` but the manifest, by its relative name."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)
+    return {
+        file.relative_to(folder).as_posix(): FileRecord(hash_file(file), file.stat().st_size) for file in files
+    }
+
+
+def is_engine_folder(path: Path) -> bool:
+    """Say whether `path` is a folder with a manifest in it."""
+    return (Path(path) / MANIFEST).is_file()
+
+
+def write_manifest(folder: Path, manifest: ManifestRecord) -> None:
+    """Write ``engine.json`` into `folder`, whole or not at all."""
+    write_text(folder / MANIFEST, to_json(manifest) + "\n")
+
+
+def read_manifest(folder: Path) -> ManifestRecord:
+    """Read the manifest of an engine folder, without looking at any other file.
+
+    Raises:
+        EngineFolderError: there is no such folder.
+        ManifestError: it has no manifest, or one that this version cannot read.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise EngineFolderError(f"there is no engine folder {folder}", mend="build one, or check the path")
+    try:
+        text = (folder / MANIFEST).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        mend = "name a folder that `enginery build` or `enginery optimize` wrote"
+        raise ManifestError(f"{folder} holds no {MANIFEST}, so it is no engine folder", mend=mend) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ManifestError(f"cannot read {folder / MANIFEST}: {error}", mend="build the engine again") from error
+    manifest = from_json(ManifestRecord, text)
+    if manifest.schema != SCHEMA:
+        mend = "read it with the Enginery that wrote it, or build it again"
+        raise ManifestError(f"{folder / MANIFEST} has format {manifest.schema}, this is {SCHEMA}", mend=mend)
+    return manifest
+
+
+def check_files(folder: Path, files: Mapping[str, FileRecord]) -> None:
+    """Compare the files of a folder with their manifest's sizes and hashes.
+
+    Raises:
+        HashMismatchError: a file is missing, or is not the one that was recorded.
+    """
+    mend = "the folder was changed or cut short: copy it again, or build it again"
+    for name, expected in files.items():
+        file = folder / name
+        if not _inside(folder, file) or not file.is_file():
+            raise HashMismatchError(f"{file} is missing, and the manifest lists it", mend=mend)
+        size = file.stat().st_size
+        if size != expected.bytes:
+            message = f"{file} has {size} bytes, the manifest says {expected.bytes}"
+            raise HashMismatchError(message, mend=mend)
+        found = hash_file(file)
+        if found != expected.sha256:
+            message = f"{file} hashes to {found[:12]}, the manifest says {expected.sha256[:12]}"
+            raise HashMismatchError(message, mend=mend)
+
+
+def _inside(folder: Path, file: Path) -> bool:
+    return file.resolve().is_relative_to(folder.resolve())
+
+
+def _refuse_to_replace(path: Path) -> None:
+    if path.is_dir() and not is_engine_folder(path) and any(path.iterdir()):
+        mend = "name another output folder, or empty this one"
+        raise OutputExistsError(f"{path} is a folder with other things in it", mend=mend)
+    if path.exists() and not path.is_dir():
+        raise OutputExistsError(f"{path} is a file", mend="name a folder for the engine")
+
+
+def _swap(staging: Path, path: Path) -> None:
+    if not path.exists():
+        staging.rename(path)
+        return
+    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    path.rename(old)
+    try:
+        staging.rename(path)
+    except BaseException:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _fsync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _free(path: Path) -> str:
+    while not path.exists():
+        path = path.parent
+    return f"{shutil.disk_usage(path).free / 2**20:.0f} MiB"
