@@ -154,9 +154,7 @@ class Example:
         """Read ``NAME:DTYPE[SIZE,SIZE,...]``."""
         match = re.fullmatch(r"\s*([^:\s]+)\s*:\s*([a-z]+\d*)\s*\[([\d,\s]*)\]\s*", text)
         if match is None:
-            raise UsageError(
-                f"{text!r} is not an example input", mend='write it as "input:float32[1,3,224,224]"'
-            )
+            raise UsageError(f"{text!r} is not an example input", mend='write it as "input:float32[1,3,224,224]"')
         name, dtype, sizes = match.groups()
         return cls(name, dtype, tuple(int(size) for size in sizes.split(",") if size.strip()))
 

@@ -129,9 +129,7 @@ def hash_file(path: Path) -> str:
 def record_files(folder: Path) -> dict[str, FileRecord]:
     """Return the size and hash of every file below `folder` but the manifest, by its relative name."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)
-    return {
-        file.relative_to(folder).as_posix(): FileRecord(hash_file(file), file.stat().st_size) for file in files
-    }
+    return {file.relative_to(folder).as_posix(): FileRecord(hash_file(file), file.stat().st_size) for file in files}
 
 
 def is_engine_folder(path: Path) -> bool:

@@ -17,7 +17,16 @@ from enginery.errors import BackendUnavailableError, UnknownNameError
 if TYPE_CHECKING:
     from enginery.backends.base import Backend
 
-__all__ = ["BACKENDS", "ENTRY_POINT_GROUP", "BackendRow", "available", "get", "get_available", "names", "table"]
+__all__ = [
+    "BACKENDS",
+    "ENTRY_POINT_GROUP",
+    "BackendRow",
+    "available",
+    "get",
+    "get_available",
+    "names",
+    "table",
+]
 
 ENTRY_POINT_GROUP = "enginery.backends"
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from enginery import __version__, backends, storage
 from enginery.backends.session import Session
 from enginery.errors import BuildError, EngineryError, PrecisionError, UnknownNameError
+from enginery.graph.base import tensor_infos
 from enginery.machine import describe_machine, peak_memory_bytes
 from enginery.records import BenchRecord, BuildRecord, ManifestRecord, TensorInfo, VerifyRecord
 from enginery.spec import BuildSpec, Dim, Option, Shape
@@ -108,6 +109,7 @@ def build(
             f"backend {backend!r} cannot compute in {spec.precision} on this machine",
             mend=f"it offers: {', '.join(sorted(can.precisions))}",
         )
+    with_profiles(tensor_infos(graph.graph.inputs), spec.shapes)
     begin = time.perf_counter()
     with storage.new_folder(Path(output)) as folder:
         try:
@@ -145,7 +147,7 @@ def build(
             graph_sha256=graph_sha256,
             machine=machine,
             files=files,
-            created=datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+            created=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
             build=record,
         )
         storage.write_manifest(folder, manifest)

@@ -41,9 +41,7 @@ class Session:
         ...     scores = session(images)
     """
 
-    def __init__(
-        self, runner: Runner, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...]
-    ) -> None:
+    def __init__(self, runner: Runner, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...]) -> None:
         self._runner = runner
         self._infer = runner.infer
         self.inputs = inputs
@@ -107,7 +105,8 @@ class Session:
         """
         if len(arrays) > len(self.inputs):
             raise InputNameError(
-                f"{len(arrays)} arrays for {len(self.inputs)} inputs", mend=f"the inputs are {self._input_names()}"
+                f"{len(arrays)} arrays for {len(self.inputs)} inputs",
+                mend=f"the inputs are {self._input_names()}",
             )
         feeds = {info.name: array for info, array in zip(self.inputs, arrays, strict=False)}
         if twice := sorted(feeds.keys() & named.keys()):
@@ -197,7 +196,8 @@ def _as_numpy(array: Any, name: str, dtype: np.dtype[Any]) -> np.ndarray[Any, An
             array = array.detach()  # torch refuses to hand out a tensor that still collects gradients
         if not hasattr(array, "__dlpack__"):
             raise InputDtypeError(
-                f"input {name!r} is a {type(array).__name__}, not an array", mend="give a numpy array or a tensor"
+                f"input {name!r} is a {type(array).__name__}, not an array",
+                mend="give a numpy array or a tensor",
             )
         try:
             array = np.from_dlpack(array)

@@ -1,0 +1,105 @@
+"""How long work says what it is doing: steps with an expected duration, and loud lines.
+
+The library reports to a `Progress`; by default nobody listens, and loud lines go to the ``enginery`` logger. The
+command line shows a bar on a terminal and plain lines elsewhere.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+__all__ = ["Progress", "Step"]
+
+_LOG = logging.getLogger("enginery")
+
+
+@dataclass
+class Step:
+    """One step of the work: its name, how long it is expected to take, and when it ran."""
+
+    name: str
+    expected_s: float
+    started: float | None = None
+    ended: float | None = None
+
+
+@dataclass
+class Progress:
+    """Follows the steps of one piece of work; subclasses show it.
+
+    The remaining time is the sum of what the steps to come are expected to take, scaled by how the steps that are
+    done compare with what was expected of them.
+
+    Example:
+        >>> progress = Progress()
+        >>> progress.plan(("build", 2.0), ("bench", 8.0))
+        >>> with progress.step("build"):
+        ...     pass
+        >>> progress.remaining_s() is not None
+        True
+    """
+
+    steps: list[Step] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
+
+    def plan(self, *steps: tuple[str, float]) -> None:
+        """Add steps to come: their names and expected seconds."""
+        self.steps.extend(Step(name, max(expected, 1e-3)) for name, expected in steps)
+        self.changed()
+
+    def drop(self, name: str) -> None:
+        """Take back a planned step that will not be needed."""
+        self.steps = [step for step in self.steps if step.name != name or step.started is not None]
+        self.changed()
+
+    @contextlib.contextmanager
+    def step(self, name: str) -> Iterator[Step]:
+        """Run a block as the planned step of that name, or as a step that nobody planned."""
+        step = next((s for s in self.steps if s.name == name and s.started is None), None)
+        if step is None:
+            step = Step(name, 1.0)
+            self.steps.append(step)
+        step.started = time.monotonic()
+        self.changed()
+        try:
+            yield step
+        finally:
+            step.ended = time.monotonic()
+            self.changed()
+
+    def say(self, line: str) -> None:
+        """Tell a loud line: something the user should see even when all goes well."""
+        _LOG.warning(line)
+
+    def changed(self) -> None:
+        """React to a step that was planned, began or ended; the base class shows nothing."""
+
+    def elapsed_s(self) -> float:
+        """Return the seconds since the work began."""
+        return time.monotonic() - self.started
+
+    def remaining_s(self) -> float | None:
+        """Return the seconds that are expected to be left; None where nothing was planned."""
+        if not self.steps:
+            return None
+        now = time.monotonic()
+        done = [step for step in self.steps if step.ended is not None]
+        expected = sum(step.expected_s for step in done)
+        taken = sum((step.ended or now) - (step.started or now) for step in done)
+        scale = min(max(taken / expected, 0.2), 5.0) if expected else 1.0
+        left = 0.0
+        for step in self.steps:
+            if step.ended is None:
+                spent = now - step.started if step.started is not None else 0.0
+                left += max(step.expected_s * scale - spent, 0.0)
+        return left
+
+    def fraction(self) -> float:
+        """Return how much of the work is done, 0 to 1, by time."""
+        left = self.remaining_s()
+        elapsed = self.elapsed_s()
+        return 0.0 if left is None or elapsed + left <= 0 else elapsed / (elapsed + left)
