@@ -27,6 +27,7 @@ from enginery.records import SCHEMA, FileRecord, ManifestRecord, from_json, to_j
 
 __all__ = [
     "MANIFEST",
+    "adopt_folder",
     "check_files",
     "hash_file",
     "is_engine_folder",
@@ -34,8 +35,10 @@ __all__ = [
     "new_folder",
     "read_manifest",
     "record_files",
+    "refuse_to_replace",
     "write_manifest",
     "write_text",
+    "writing",
 ]
 
 MANIFEST = "engine.json"
@@ -54,7 +57,7 @@ def new_folder(path: Path) -> Iterator[Path]:
         DiskFullError: no space is left.
     """
     path = Path(path).absolute()
-    _refuse_to_replace(path)
+    refuse_to_replace(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
@@ -191,7 +194,22 @@ def _inside(folder: Path, file: Path) -> bool:
     return file.resolve().is_relative_to(folder.resolve())
 
 
-def _refuse_to_replace(path: Path) -> None:
+def adopt_folder(staged: Path, path: Path) -> None:
+    """Give a finished engine folder, on the same file system, the name `path`; an engine there is replaced.
+
+    Raises:
+        OutputExistsError: something that is no engine stands at `path`.
+        OutputError: the name cannot be taken.
+    """
+    path = Path(path).absolute()
+    refuse_to_replace(path)
+    with writing(path):
+        _swap(Path(staged), path)
+        _fsync(path.parent)
+
+
+def refuse_to_replace(path: Path) -> None:
+    """Raise `OutputExistsError` where `path` is a file, or a folder with something else than an engine in it."""
     if path.is_dir() and not is_engine_folder(path) and any(path.iterdir()):
         mend = "name another output folder, or empty this one"
         raise OutputExistsError(f"{path} is a folder with other things in it", mend=mend)
