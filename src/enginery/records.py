@@ -25,6 +25,8 @@ __all__ = [
     "BuildRecord",
     "CandidateRecord",
     "CheckRecord",
+    "DoctorRecord",
+    "DoctorRow",
     "ExportRecord",
     "GraphRecord",
     "LoadRecord",
@@ -321,6 +323,35 @@ class MachineRecord:
     python: str
     enginery: str
     libraries: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class DoctorRow:
+    """One thing that was looked for.
+
+    Args:
+        group: what it belongs to: ``python``, ``core``, ``backend``, ``extra``, ``gpu`` or ``disk``.
+        version: what was found; None where there is no version to tell.
+        status: ``here``, ``missing``, or ``broken`` (installed, and it does not work).
+        why: what is wrong, or what it is good for; may be empty.
+        mend: the exact command that brings or repairs it; empty where nothing is to be done.
+    """
+
+    group: str
+    name: str
+    version: str | None
+    status: str
+    why: str = ""
+    mend: str = ""
+
+
+@dataclass(frozen=True)
+class DoctorRecord:
+    """What is here, what is missing, and the line that mends it."""
+
+    machine: MachineRecord
+    rows: tuple[DoctorRow, ...]
+    schema: int = SCHEMA
 
 
 @dataclass(frozen=True)
