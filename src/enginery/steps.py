@@ -27,7 +27,7 @@ from enginery.records import (
     TensorInfo,
     VerifyRecord,
 )
-from enginery.spec import BenchSpec, BuildSpec, Example, Option, Shape, VerifySpec, check_precision
+from enginery.spec import BenchSpec, BuildSpec, Dim, Example, Option, Shape, VerifySpec, check_precision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -235,9 +235,7 @@ def verify(
         with progress.step("reference"):
             expected, reference = reference_outputs(prepared, chosen.cases, Path(name))
         with progress.step("verify"), loaded.open() as session:
-            record = compare(
-                session, chosen.cases, expected, spec=spec, reference=reference, inputs=chosen.described
-            )
+            record = compare(session, chosen.cases, expected, spec=spec, reference=reference, inputs=chosen.described)
     loaded.with_records(record, loaded.manifest.bench)
     return record
 
@@ -376,7 +374,7 @@ def prepare(
         plain=plain,
         path=path,
         graph=replace(summary.summarise(graph, shapes), sha256=files.hash_model(path)),
-        inputs=with_profiles(tensor_infos(graph.graph.inputs), shapes),
+        inputs=_with_open_dims(with_profiles(tensor_infos(graph.graph.inputs), shapes), progress),
         outputs=tensor_infos(graph.graph.outputs),
         index_limits=limits,
     )
@@ -407,9 +405,8 @@ def make_cases(
     random = [case for at, case in enumerate(random) if all(not _same_shapes(case, other) for other in random[:at])]
     described = generated.describe(prepared.inputs, ranges=ranges, seed=seed)
     if data is None:
-        timed = next(case for case in reversed(random) if case.name in ("min", "opt") or len(random) == 1)
-        timed = next((case for case in random if case.name == "opt"), timed)
-        return CaseSet(tuple(random), described, timed.name)
+        opt = next((case for case in random if case.name == "opt"), random[0])
+        return CaseSet(tuple(random), described, opt.name)
     recorded = load_data(data, prepared.inputs, batch=_opt_batch(prepared.inputs))
     ends = [case for case in random if not _same_shapes(case, recorded[0])]
     rows = sum(_rows(case) for case in recorded)
@@ -493,7 +490,7 @@ def _simplify(
     from enginery.graph.simplify import simplify
     from enginery.inputs.generated import random_case
 
-    inputs = with_profiles(tensor_infos(graph.graph.inputs), shapes)
+    inputs = _with_open_dims(with_profiles(tensor_infos(graph.graph.inputs), shapes), Progress())
     cases = [random_case(_small(inputs, more), "min", seed=more, ranges=limits) for more in (0, 1)]
     if _same_shapes(*cases):
         cases = cases[:1]
@@ -508,6 +505,30 @@ def _simplify(
             shutil.rmtree(at)
 
     return simplify(graph, evaluate=evaluate, say=progress.say)
+
+
+def _with_open_dims(inputs: Sequence[TensorInfo], progress: Progress) -> tuple[TensorInfo, ...]:
+    """Give a dynamic first axis that nobody sized the sizes 1 and 2 to be tried at; refuse to guess any other."""
+    return tuple(info if info.profile is not None else _opened(info, progress) for info in inputs)
+
+
+def _opened(info: TensorInfo, progress: Progress) -> TensorInfo:
+    if info.shape is None:
+        return info
+    unsized = [axis for axis, dim in enumerate(info.shape) if isinstance(dim, str)]
+    shown = "x".join("1..8..32" if axis == 0 else str(dim) for axis, dim in enumerate(info.shape))
+    if unsized != [0]:
+        names = ", ".join(f"{axis} ({info.shape[axis]})" for axis in unsized)
+        raise UsageError(
+            f"input {info.name!r} has dynamic axes {names} and no sizes for them",
+            mend=f"say which sizes to build, verify and time, for example --shapes {info.name}={shown}",
+        )
+    progress.say(
+        f"input {info.name!r} has a dynamic axis 0 and no sizes for it: verified at 1 and 2, timed at 1; "
+        f"give --shapes {info.name}={shown} for others"
+    )
+    dims = tuple(Dim(1, 1, 2, str(dim)) if isinstance(dim, str) else Dim.fixed(dim) for dim in info.shape)
+    return replace(info, profile=Shape(dims))
 
 
 def _small(inputs: Sequence[TensorInfo], more: int) -> tuple[TensorInfo, ...]:

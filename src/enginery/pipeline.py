@@ -1,0 +1,201 @@
+"""optimize(): the whole flow on one screen. It joins the stages, and nothing else does."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from enginery import steps, storage
+from enginery.machine import describe_machine
+from enginery.progress import Progress
+from enginery.records import OptimizeRecord, to_plain
+from enginery.spec import Example, OptimizeSpec, Shape, VerifySpec, parse_shapes
+
+if TYPE_CHECKING:
+    from enginery.backends.session import Session
+    from enginery.inputs.base import Range
+    from enginery.steps import CaseSet, Prepared
+    from enginery.tune.race import Race
+
+__all__ = ["OptimizeResult", "optimize"]
+
+
+@dataclass(frozen=True)
+class OptimizeResult:
+    """What `optimize` made and found.
+
+    Args:
+        record: everything that was found, ready for JSON.
+        engine: path of the saved engine folder.
+    """
+
+    record: OptimizeRecord
+    engine: Path
+
+    @property
+    def table(self) -> str:
+        """Every candidate in one table: latency, error, size, chosen or why not."""
+        from enginery.reports.text import optimize_text
+
+        return optimize_text(self.record)
+
+    def open(self) -> Session:
+        """Open the chosen engine; the caller closes the session, or uses it in a ``with`` statement."""
+        return steps.load(self.engine)
+
+
+def optimize(
+    source: Any,
+    example_inputs: Any = None,
+    *,
+    shapes: Mapping[str, Shape | str] | None = None,
+    precision: str = "fp32",
+    max_error: float = 1e-3,
+    output: str | Path | None = None,
+    backends: Sequence[str] = (),
+    objective: str = "latency",
+    max_latency_ms: float | None = None,
+    data: str | Path | None = None,
+    ranges: Mapping[str, Range] | None = None,
+    environments: Mapping[str, str] | None = None,
+    simplify: bool = True,
+    examples: Sequence[Example] = (),
+    spec: OptimizeSpec | None = None,
+    progress: Progress | None = None,
+) -> OptimizeResult:
+    """Turn a trained model into the fastest engine that is accurate enough, and save it.
+
+    Args:
+        source: a path of an ONNX file, ``file.py:factory``, ``package.module:factory``, or a module in memory.
+        example_inputs: arrays or tensors for a module in memory: one, a tuple, or a dict by name.
+        shapes: the profile of each input, as a `Shape` or a text such as ``"1..8..32x3x224x224"``.
+        precision: one of `enginery.spec.PRECISIONS`, or ``best`` for all that the backends offer.
+        max_error: largest allowed error of an output against the source (relative L2 for floats).
+        output: path of the engine folder; by default the source's name with ``.engine``, in the current folder.
+        backends: their names; all that are here where none is named.
+        objective: ``latency`` (lowest median), ``throughput`` or ``size``.
+        max_latency_ms: reject candidates whose median is above it.
+        data: recorded inputs (``.npz``, a folder of ``.npy``, ``file.py:loader``), with ``labels`` where they are known.
+        ranges: of random inputs, by name.
+        environments: other interpreters by name, each the path of a Python that has Enginery.
+        simplify: whether to simplify the graph first.
+        examples: name, dtype and shape of each input, as the command line gives them.
+        spec: everything above in one, with the limits of verification and benchmark; stands over the arguments.
+        progress: told what is going on.
+
+    Returns:
+        The record, its table, and the path of the engine.
+
+    Raises:
+        SourceError: the source cannot be taken.
+        NoCandidateError: no candidate was accepted; the message lists every reason.
+        OutputError: the engine cannot be written.
+
+    Example:
+        >>> import enginery  # doctest: +SKIP
+        >>> result = enginery.optimize("digits.onnx", shapes={"image": "1..8..32x1x8x8"})  # doctest: +SKIP
+        >>> print(result.table)  # doctest: +SKIP
+    """
+    begin = time.monotonic()
+    spec = spec or OptimizeSpec(
+        shapes=_parsed(shapes),
+        precision=precision,
+        backends=tuple(backends),
+        objective=objective,
+        max_latency_ms=max_latency_ms,
+        environments=dict(environments or {}),
+        simplify=simplify,
+        verify=VerifySpec(max_error=max_error),
+    )
+    progress = progress or Progress()
+    output = Path(output) if output is not None else _default_output(source)
+    storage.refuse_to_replace(output.absolute())
+    with steps.scratch_folder(output) as folder:
+        prepared = steps.prepare(
+            source, folder, examples=examples, example_inputs=example_inputs, shapes=spec.shapes,
+            simplify=spec.simplify, progress=progress,
+        )  # fmt: skip
+        cases = steps.make_cases(prepared, data=data, ranges=ranges, seed=spec.verify.seed)
+        race = _race(prepared, cases, spec, folder, progress)
+        record = _record(prepared, race, spec, output, begin)
+        _save(race.engines[race.chosen], record, output)
+    return OptimizeResult(record, output)
+
+
+def _race(prepared: Prepared, cases: CaseSet, spec: OptimizeSpec, folder: Path, progress: Progress) -> Race:
+    """Build, verify and time every candidate beside the baselines, and choose one."""
+    from enginery.inputs.base import Case, save_cases
+    from enginery.tune.candidates import list_candidates
+    from enginery.tune.race import race
+
+    with progress.step("reference"):
+        expected, reference = steps.reference_outputs(prepared, cases.cases, folder)
+    save_cases(cases.cases, folder / "cases")
+    save_cases(
+        [Case(case.name, outputs) for case, outputs in zip(cases.cases, expected, strict=True)], folder / "expected"
+    )
+    timed = next(case for case in cases.cases if case.name == cases.timed)
+    contestants = list_candidates(prepared.graph, describe_machine(), spec, folder=folder)
+    in_process = {}
+    if prepared.source.framework is not None:
+        in_process[prepared.source.framework] = prepared.source.timer(timed.feeds)
+    return race(
+        contestants,
+        graph=prepared.path,
+        plain_graph=prepared.plain,
+        cases=folder / "cases",
+        expected=folder / "expected",
+        bench_case=cases.timed,
+        spec=spec,
+        folder=folder,
+        source=prepared.source.label,
+        source_sha256=prepared.source.sha256,
+        graph_sha256=prepared.graph.sha256,
+        reference=reference,
+        inputs=cases.described,
+        in_process=in_process,
+        progress=progress,
+    )
+
+
+def _record(prepared: Prepared, race: Race, spec: OptimizeSpec, output: Path, begin: float) -> OptimizeRecord:
+    return OptimizeRecord(
+        source=prepared.source.label,
+        export=prepared.export,
+        graph=prepared.graph,
+        simplify=prepared.simplify,
+        candidates=race.records,
+        chosen=race.chosen,
+        engine=str(output),
+        machine=describe_machine(),
+        spec=to_plain(spec),
+        seconds=time.monotonic() - begin,
+        notes=race.notes,
+    )
+
+
+def _save(built: Path, record: OptimizeRecord, output: Path) -> None:
+    """Give the chosen engine its records and its place; the whole record goes beside the manifest's own."""
+    chosen = next(row for row in record.candidates if row.label == record.chosen)
+    manifest = storage.read_manifest(built)
+    storage.write_manifest(built, replace(manifest, verify=chosen.verify, bench=chosen.bench))
+    storage.adopt_folder(built, output)
+
+
+def _parsed(shapes: Mapping[str, Shape | str] | None) -> dict[str, Shape]:
+    parsed: dict[str, Shape] = {}
+    for name, shape in (shapes or {}).items():
+        parsed |= parse_shapes([f"{name}={shape}"]) if isinstance(shape, str) else {name: shape}
+    return parsed
+
+
+def _default_output(source: Any) -> Path:
+    name = Path(source.partition(":")[0]).stem if isinstance(source, str) else ""
+    if isinstance(source, Path):
+        name = source.stem
+    if isinstance(source, str) and ":" in source:
+        name = source.rpartition(":")[2]
+    return Path(f"{name or type(source).__name__.lower()}.engine")
