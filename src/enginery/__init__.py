@@ -58,7 +58,28 @@ _HOMES = {
     "verify": "steps",
 }
 
-__all__ = [*sorted(_HOMES), "__version__"]
+__all__ = [  # noqa: RUF022 - the lazy names first
+    "BenchSpec",
+    "Dim",
+    "EngineryError",
+    "Example",
+    "OptimizeResult",
+    "OptimizeSpec",
+    "Range",
+    "Session",
+    "Shape",
+    "VerifySpec",
+    "bench",
+    "build",
+    "doctor",
+    "export",
+    "inspect",
+    "load",
+    "optimize",
+    "run",
+    "verify",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -78,7 +78,7 @@ def optimize(
         backends: their names; all that are here where none is named.
         objective: ``latency`` (lowest median), ``throughput`` or ``size``.
         max_latency_ms: reject candidates whose median is above it.
-        data: recorded inputs (``.npz``, a folder of ``.npy``, ``file.py:loader``), with ``labels`` where they are known.
+        data: recorded inputs (``.npz``, a folder of ``.npy``, ``file.py:loader``), with ``labels`` if known.
         ranges: of random inputs, by name.
         environments: other interpreters by name, each the path of a Python that has Enginery.
         simplify: whether to simplify the graph first.
