@@ -9,7 +9,7 @@ import numpy as np
 
 from enginery.errors import UnknownNameError
 
-__all__ = ["DTYPES", "FLOATS", "is_float", "numpy_dtype"]
+__all__ = ["DTYPES", "FLOATS", "dtype_name", "is_float", "numpy_dtype"]
 
 _NUMPY = (
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
@@ -61,3 +61,22 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         found: np.dtype[Any] = np.dtype(getattr(ml_dtypes, _ML_DTYPES[name]))
         return found
     raise UnknownNameError.from_choices("element type", name, DTYPES)
+
+
+@functools.cache
+def dtype_name(dtype: np.dtype[Any]) -> str:
+    """Return ONNX's name for numpy's dtype, the other way round than `numpy_dtype`; text of any width is ``string``.
+
+    Raises:
+        UnknownNameError: ONNX has no such element type.
+
+    Example:
+        >>> dtype_name(np.dtype("float32"))
+        'float32'
+    """
+    if dtype.kind in "OUS":
+        return "string"
+    for name in DTYPES:
+        if numpy_dtype(name) == dtype:
+            return name
+    raise UnknownNameError.from_choices("element type", str(dtype), DTYPES)
