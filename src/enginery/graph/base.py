@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enginery.records import TensorInfo
 
 if TYPE_CHECKING:
+    import onnx
     import onnx_ir as ir
 
-__all__ = ["tensor_info", "tensor_infos", "type_name"]
+__all__ = [
+    "all_graphs",
+    "all_nodes",
+    "constants",
+    "save_model",
+    "skeleton",
+    "tensor_info",
+    "tensor_infos",
+    "type_name",
+]
+
+_SKELETON_BYTES = 1024
 
 _NUMPY_NAMES = {"FLOAT": "float32", "DOUBLE": "float64"}
 
@@ -44,6 +57,80 @@ def type_name(kind: ir.TypeProtocol | None) -> str:
 def tensor_infos(values: Iterable[ir.Value]) -> tuple[TensorInfo, ...]:
     """Describe several values in their order."""
     return tuple(tensor_info(value) for value in values)
+
+
+def load_model(path: str | Path) -> ir.Model:
+    """Read an ONNX file; its external data stays on disk, mapped into memory."""
+    from enginery.graph.files import load
+
+    return load(Path(path))
+
+
+def hash_model(path: str | Path) -> str:
+    """Return the SHA-256 over an ONNX file and its external data, as hexadecimal digits."""
+    from enginery.graph.files import hash_model as hash_files
+
+    return hash_files(Path(path))
+
+
+def save_model(model: ir.Model, path: Path) -> None:
+    """Write a graph as an ONNX file, with weights above 1 GiB as external data beside it."""
+    from enginery.graph.files import save
+
+    save(model, path)
+
+
+def all_graphs(model: ir.Model) -> Iterator[ir.Graph]:
+    """Yield the main graph, its subgraphs, and the graphs of the functions with theirs."""
+    yield from model.graphs()
+    for function in model.functions.values():
+        yield function.graph
+        yield from function.subgraphs()
+
+
+def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
+    """Yield every node once: of the main graph, its subgraphs and the functions."""
+    yield from model.graph.all_nodes()
+    for function in model.functions.values():
+        yield from function.all_nodes()
+
+
+def constants(model: ir.Model) -> Iterator[ir.TensorProtocol]:
+    """Yield every tensor that the model holds: initializers, and tensors in the attributes of nodes."""
+    import onnx_ir as ir
+
+    for graph in all_graphs(model):
+        yield from (v.const_value for v in graph.initializers.values() if v.const_value is not None)
+    for node in all_nodes(model):
+        for attribute in node.attributes.values():
+            if attribute.is_ref():
+                continue
+            if attribute.type == ir.AttributeType.TENSOR:
+                yield attribute.as_tensor()
+            elif attribute.type == ir.AttributeType.TENSORS:
+                yield from attribute.as_tensors()
+
+
+def skeleton(model: ir.Model) -> onnx.ModelProto:
+    """Serialise the graph without its large weights, which become inputs behind the graph's own.
+
+    ONNX's checker and shape inference take no model of 2 GB or more, and need no weights beyond the small ones that
+    say shapes. The model is not changed.
+    """
+    import onnx_ir as ir
+
+    copy = model.clone()
+    for name, value in list(copy.graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or tensor.nbytes > _SKELETON_BYTES:
+            del copy.graph.initializers[name]
+            if tensor is not None:
+                value.type, value.shape = ir.TensorType(tensor.dtype), ir.Shape(tensor.shape.numpy())
+            if not value.is_graph_output() and not value.is_graph_input():
+                copy.graph.inputs.append(value)
+            value.const_value = None
+    copy.ir_version = max(copy.ir_version or 0, 4)  # before 4, every initializer had to be an input too
+    return ir.to_proto(copy)
 
 
 def _dim(dim: int | ir.SymbolicDim) -> int | str:

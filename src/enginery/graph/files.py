@@ -1,0 +1,232 @@
+"""Graphs on disk: read with care, written whole or not at all, never 2 GB in one protobuf."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from enginery import storage
+from enginery.errors import CorruptModelError, GraphError, SourceNotFoundError
+from enginery.graph.base import all_graphs, all_nodes, constants
+from enginery.graph.checks import check_file, check_proto, external_files
+
+if TYPE_CHECKING:
+    import onnx
+    import onnx_ir as ir
+
+__all__ = ["EXTERNAL_ABOVE_BYTES", "PROTOBUF_LIMIT_BYTES", "hash_model", "load", "save"]
+
+EXTERNAL_ABOVE_BYTES = 1 << 30
+"""A model with more tensor data than this is saved with its weights beside it."""
+
+PROTOBUF_LIMIT_BYTES = (1 << 31) - 1
+"""No protobuf message can be larger."""
+
+_INLINE_BYTES = 1024
+_CHUNK_BYTES = 1 << 20
+
+
+def load(path: str | Path) -> ir.Model:
+    """Read an ONNX file; external data stays on disk and is memory-mapped when it is looked at.
+
+    Inputs that also are initializers, as every weight was before IR version 4, are dropped from the inputs.
+
+    Args:
+        path: an ONNX protobuf, its external data in the same folder or below.
+
+    Returns:
+        The model. Its external tensors name the files by absolute path.
+
+    Raises:
+        SourceNotFoundError: there is no such file.
+        CorruptModelError: it is no ONNX model, is cut short, or its external data is missing, short or elsewhere.
+        GraphError: it holds something that cannot be represented, such as sparse initializers.
+
+    Example:
+        >>> load("missing.onnx")
+        Traceback (most recent call last):
+        enginery.errors.SourceNotFoundError: there is no file missing.onnx; check the path
+    """
+    import onnx_ir as ir
+
+    path = Path(path)
+    proto = _parse(path)
+    check_proto(proto, path)
+    if proto.graph.sparse_initializer:
+        mend = "store them dense"
+        raise GraphError(f"{path} has sparse initializers, which Enginery cannot transform", mend=mend)
+    try:
+        model = ir.from_proto(proto)
+    except Exception as error:
+        mend = "check the file with onnx.checker, or export the model again"
+        raise CorruptModelError(f"{path} is no valid ONNX model: {error}", mend=mend) from error
+    _set_folder(model, path.absolute().parent)
+    _check_links(model, path)
+    _drop_initialised_inputs(model)
+    return model
+
+
+def save(model: ir.Model, path: str | Path) -> None:
+    """Write a model whole or not at all; above `EXTERNAL_ABOVE_BYTES` its weights go to ``<name>.data`` beside it.
+
+    The model may have been loaded from `path`. Where its weights are written beside it, its tensors are pointed at
+    the new file, because the old one may just have been replaced; nothing else of the model changes. Other models
+    that still read the old file must not be used any more.
+
+    Args:
+        model: what to write.
+        path: the ONNX file; one that stands there is replaced.
+
+    Raises:
+        OutputError: `path` cannot be written.
+        DiskFullError: no space is left.
+        GraphError: what has to stand in one protobuf is above 2 GB.
+    """
+    path = Path(path).absolute()
+    if sum(tensor.nbytes for tensor in constants(model)) > EXTERNAL_ABOVE_BYTES:
+        _save_external(model, path)
+        return
+    copy = model.clone()
+    _inline(copy)
+    with storage.new_file(path) as part:
+        part.write_bytes(_serialise(copy))
+
+
+def hash_model(path: str | Path) -> str:
+    """Return the SHA-256 of an ONNX file and its external data.
+
+    Without external data this is the hash of the file; with it, the names and contents of the data files follow in
+    the order of their names.
+
+    Raises:
+        SourceNotFoundError: there is no such file.
+        CorruptModelError: it is no ONNX model, or external data is missing.
+    """
+    path = Path(path)
+    locations = external_files(_parse(path))
+    digest = hashlib.sha256()
+    _update(digest, path)
+    for location in locations:
+        file = path.parent / location
+        if not file.is_file():
+            raise CorruptModelError(f"{path} has its data in {file}, and there is no such file", mend="copy it too")
+        digest.update(f"\0{location}\0{file.stat().st_size}\0".encode())
+        _update(digest, file)
+    return digest.hexdigest()
+
+
+def _parse(path: Path) -> onnx.ModelProto:
+    import onnx
+    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+
+    if not path.exists():
+        raise SourceNotFoundError(f"there is no file {path}", mend="check the path")
+    check_file(path)
+    size = path.stat().st_size
+    if size > PROTOBUF_LIMIT_BYTES:
+        mend = "export it again with external data"
+        raise CorruptModelError(f"{path} has {size} bytes, and a protobuf cannot be above 2 GiB", mend=mend)
+    proto = onnx.ModelProto()
+    try:
+        proto.ParseFromString(path.read_bytes())
+    except DecodeError as error:
+        message = f"{path} ({size} bytes) is no ONNX model, or is cut short: {error}"
+        raise CorruptModelError(message, mend="copy or download the file again, or export the model again") from error
+    return proto
+
+
+def _set_folder(model: ir.Model, folder: Path) -> None:
+    import onnx_ir as ir
+
+    for tensor in constants(model):
+        if isinstance(tensor, ir.ExternalTensor):
+            tensor.base_dir = folder
+
+
+def _check_links(model: ir.Model, path: Path) -> None:
+    """Check that every input of a node is made by another node, or is an input or an initializer."""
+    for node in all_nodes(model):
+        for value in node.inputs:
+            if value is not None and value.producer() is None and not value.is_graph_input():
+                if value.is_initializer() or value.const_value is not None:
+                    continue
+                message = f"{path}: node {node.name or node.op_type!r} reads {value.name!r}, which nothing makes"
+                raise CorruptModelError(message, mend="the graph is damaged: export the model again")
+
+
+def _drop_initialised_inputs(model: ir.Model) -> None:
+    for graph in model.graphs():
+        kept = [value for value in graph.inputs if not value.is_initializer()]
+        if len(kept) < len(graph.inputs):
+            graph.inputs.clear()
+            graph.inputs.extend(kept)
+            model.ir_version = max(model.ir_version or 0, 4)  # the first that allows it
+
+
+def _inline(model: ir.Model) -> None:
+    """Replace external tensors by views of the mapped files, so that they are written into the protobuf."""
+    import onnx_ir as ir
+
+    for graph in all_graphs(model):
+        for value in graph.initializers.values():
+            if isinstance(value.const_value, ir.ExternalTensor):
+                value.const_value = _as_view(value.const_value)
+    for node in all_nodes(model):
+        for name, attribute in list(node.attributes.items()):
+            if attribute.type == ir.AttributeType.TENSOR and isinstance(attribute.value, ir.ExternalTensor):
+                node.attributes[name] = ir.AttrTensor(name, _as_view(attribute.value))
+
+
+def _as_view(tensor: ir.ExternalTensor) -> ir.Tensor[Any]:
+    import onnx_ir as ir
+
+    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)
+
+
+def _save_external(model: ir.Model, path: Path) -> None:
+    import onnx_ir as ir
+    from onnx_ir.passes.common import LiftConstantsToInitializersPass
+
+    copy = model.clone()
+    LiftConstantsToInitializersPass(size_limit=_INLINE_BYTES)(copy)
+    data = path.with_name(f"{path.name}.data")
+    # The weights take their place first. The graph that stood there is gone by then: an old graph with new weights
+    # would look finished and be wrong.
+    with storage.new_file(path) as part:
+        with storage.new_file(data) as data_part:
+            ir.external_data.unload_from_model(
+                copy, data_part.parent, data_part.name, size_threshold_bytes=_INLINE_BYTES
+            )
+            part.write_bytes(_serialise(copy))
+            path.unlink(missing_ok=True)
+        _set_folder(copy, path.parent)
+        _adopt(model, copy)
+
+
+def _adopt(model: ir.Model, saved: ir.Model) -> None:
+    """Point the tensors of `model` at the file that `saved`, its copy, was just written to."""
+    for graph, other in zip(model.graphs(), saved.graphs(), strict=True):
+        for name, value in graph.initializers.items():
+            value.const_value = other.initializers[name].const_value
+
+
+def _serialise(model: ir.Model) -> bytes:
+    import onnx_ir as ir
+    from google.protobuf.message import EncodeError
+
+    try:
+        data: bytes = ir.to_proto(model).SerializeToString()
+    except (EncodeError, ValueError) as error:
+        mend = "turn large constants into initializers, which are saved beside the graph"
+        raise GraphError(f"the graph cannot be written as one protobuf: {error}", mend=mend) from error
+    if len(data) > PROTOBUF_LIMIT_BYTES:
+        mend = "turn large constants into initializers, which are saved beside the graph"
+        raise GraphError(f"the graph alone has {len(data)} bytes, and a protobuf cannot be above 2 GiB", mend=mend)
+    return data
+
+
+def _update(digest: hashlib._Hash, file: Path) -> None:
+    with file.open("rb") as stream:
+        while chunk := stream.read(_CHUNK_BYTES):
+            digest.update(chunk)
