@@ -1,1 +1,1 @@
-"""To be written."""
+"""Record → text, JSON, HTML: the only code that formats results."""

@@ -1,0 +1,87 @@
+"""What an engine folder holds, and how it was built."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from enginery.records import BenchRecord, ManifestRecord, VerifyRecord
+from enginery.reports import figures
+from enginery.reports.graph_report import tensors_table
+from enginery.reports.layout import PLAIN, Column, Style, facts, join, table
+from enginery.reports.optimize_report import machine_line
+
+__all__ = ["build_text", "engine_text"]
+
+_SHORT_HASH = 12
+
+
+def engine_text(record: ManifestRecord, style: Style = PLAIN) -> str:
+    """Render an engine's manifest: tensors, profiles, precision, versions, files, and what was measured."""
+    said = facts(
+        [
+            ("engine", record.name),
+            ("backend", f"{record.backend} {record.backend_version}"),
+            ("precision", _precision(record)),
+            ("options", figures.options(record.options) or "defaults"),
+            ("built from", _hashed(record.source, record.source_sha256)),
+            ("graph", f"SHA-256 {record.graph_sha256[:_SHORT_HASH]}" if record.graph_sha256 else ""),
+            ("built by", f"Enginery {record.enginery}, {record.created}"),
+            ("built on", machine_line(record.machine)),
+            ("verified", _verified(record.verify)),
+            ("timed", _timed(record.bench)),
+            *(("note", note) for note in (record.build.notes if record.build else ())),
+        ],
+        style,
+    )
+    files = table(
+        [Column("file", wraps=True), Column("size", right=True), Column("SHA-256")],
+        [[name, figures.byte_size(file.bytes), file.sha256[:_SHORT_HASH]] for name, file in record.files.items()],
+        style,
+    )
+    return join(said, tensors_table(record.inputs, record.outputs, style), files if record.files else "")
+
+
+def build_text(record: ManifestRecord, folder: str, style: Style = PLAIN) -> str:
+    """Render how an engine was built, and where it is."""
+    build = record.build
+    return facts(
+        [
+            ("engine", folder),
+            ("backend", f"{record.backend} {record.backend_version}"),
+            ("precision", _precision(record)),
+            ("options", figures.options(record.options) or "defaults"),
+            ("size", figures.byte_size(build.size_bytes) if build else ""),
+            ("took", figures.duration(build.seconds) if build else ""),
+            ("memory", f"{figures.byte_size(build.peak_memory_bytes)} at most" if build else ""),
+            *(("note", note) for note in (build.notes if build else ())),
+        ],
+        style,
+    )
+
+
+def _precision(record: ManifestRecord) -> str:
+    return f"asked for {record.precision}; built {_counted(record.precision_built) or 'unknown'}"
+
+
+def _counted(built: Mapping[str, int]) -> str:
+    """Write the precisions found with how many operators run in each; a backend that cannot count says 0."""
+    return ", ".join(f"{name} ({figures.plural(number, 'operator')})" if number else name
+                     for name, number in built.items())  # fmt: skip
+
+
+def _hashed(name: str, sha256: str) -> str:
+    return f"{name} (SHA-256 {sha256[:_SHORT_HASH]})" if sha256 else name
+
+
+def _verified(record: VerifyRecord | None) -> str:
+    if record is None:
+        return "no"
+    outcome = "passed" if record.passed else f"failed: {record.reason}"
+    return f"{outcome}; error {figures.error(record.error)} against {record.reference}, on {record.inputs}"
+
+
+def _timed(record: BenchRecord | None) -> str:
+    if record is None:
+        return "no"
+    shapes = ", ".join(f"{name} {figures.shape(sizes)}" for name, sizes in record.shapes.items())
+    return f"{figures.median_ms(record)} ms, {figures.integer(record.throughput)} rows/s at {shapes}"

@@ -1,0 +1,204 @@
+"""The table of `optimize`: every candidate, what it costs, how far off it is, and why it was not chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from enginery.records import BenchRecord, CandidateRecord, MachineRecord, OptimizeRecord
+from enginery.reports import figures
+from enginery.reports.layout import PLAIN, Column, Style, facts, footnotes, join, paragraph, table
+
+__all__ = ["machine_line", "next_steps_text", "optimize_text", "speed_up"]
+
+_PLAIN_BACKEND = "onnxruntime"
+_BUSY = 0.1
+
+
+def optimize_text(record: OptimizeRecord, style: Style = PLAIN) -> str:
+    """Render what `optimize` found.
+
+    One row for each candidate and each baseline; the chosen one is marked. Every reason stands under the table in
+    full, by its number, and under that what was compared with what, on which inputs and on which machine.
+
+    Args:
+        record: what `optimize` found.
+        style: width and colour.
+    """
+    compared = _Compared.of(record)
+    notes: list[str] = []
+    rows = [_row(candidate, compared, notes) for candidate in record.candidates]
+    columns = _columns(compared)
+    shown = [at for at, column in enumerate(columns) if column.title in _ALWAYS or any(_told(row[at]) for row in rows)]
+    drawn = table(
+        [columns[at] for at in shown],
+        [[row[at] for at in shown] for row in rows],
+        style,
+        marked=[at for at, row in enumerate(record.candidates) if row.status == "chosen"],
+    )
+    return join(
+        paragraph(_headline(record), style), drawn, footnotes(notes, style), facts(_facts(record, compared), style)
+    )
+
+
+def next_steps_text(record: OptimizeRecord, style: Style = PLAIN) -> str:
+    """Say where the engine is and how to run it, from the shell and from Python."""
+    inputs = " ".join(f"{info.name}={info.name}.npy" for info in record.graph.inputs)
+    return facts(
+        [
+            ("engine", record.engine),
+            ("run it", f"enginery run {record.engine} {inputs} -o outputs.npz"),
+            ("in Python", f'enginery.load("{record.engine}").run(feeds)'),
+        ],
+        style,
+    )
+
+
+def speed_up(baseline: BenchRecord | None, bench: BenchRecord | None) -> float | None:
+    """Return how many times as fast as the baseline a benchmark was, by rows for each second; None without both."""
+    if baseline is None or bench is None or baseline.throughput <= 0:
+        return None
+    return bench.throughput / baseline.throughput
+
+
+def machine_line(record: MachineRecord) -> str:
+    """Describe a machine in one line."""
+    parts = [record.cpu, figures.plural(record.cores, "core"), f"{figures.byte_size(record.memory_bytes)} of memory"]
+    return ", ".join([*parts, *record.gpus, record.system, f"Python {record.python}"])
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """The two baselines, where they were timed."""
+
+    source: CandidateRecord | None
+    plain: CandidateRecord | None
+
+    @classmethod
+    def of(cls, record: OptimizeRecord) -> _Compared:
+        timed = [row for row in record.candidates if row.role == "baseline"]
+        plain = next((row for row in timed if row.backend == _PLAIN_BACKEND), None)
+        return cls(next((row for row in timed if row is not plain), None), plain)
+
+
+_ALWAYS = ("candidate", "p50 ms", "status")
+
+
+def _columns(compared: _Compared) -> list[Column]:
+    source = compared.source.backend or compared.source.label if compared.source else ""
+    return [
+        Column("", rank=0),
+        Column("candidate", wraps=True),
+        Column("precision", rank=5),
+        Column("p50 ms", right=True),
+        Column("rows/s", right=True, rank=4),
+        Column(f"vs {source}" if len(source) <= len("tensorflow") else "vs source", right=True, rank=2),
+        Column("vs ORT", right=True, rank=1),
+        Column("error", right=True),
+        Column("accuracy", right=True, rank=1),
+        Column("size", right=True, rank=3),
+        Column("status"),
+    ]
+
+
+def _row(row: CandidateRecord, compared: _Compared, notes: list[str]) -> list[str]:
+    bench, verify = row.bench, row.verify
+    return [
+        ">" if row.status == "chosen" else "",
+        row.label,
+        row.precision,
+        figures.median_ms(bench) if bench else figures.NOTHING,
+        figures.integer(bench.throughput) if bench else figures.NOTHING,
+        figures.ratio(speed_up(_bench(compared.source), bench)),
+        figures.ratio(speed_up(_bench(compared.plain), bench)),
+        figures.error(verify.error) if verify else figures.NOTHING,
+        figures.percent(verify.accuracy) if verify else figures.NOTHING,
+        figures.byte_size(row.build.size_bytes) if row.build else figures.NOTHING,
+        _status(row, notes),
+    ]
+
+
+def _bench(row: CandidateRecord | None) -> BenchRecord | None:
+    return row.bench if row is not None else None
+
+
+def _status(row: CandidateRecord, notes: list[str]) -> str:
+    if not row.reason:
+        return row.status
+    note = f"{row.label}: {row.reason}"
+    if note not in notes:
+        notes.append(note)
+    return f"{row.status} [{notes.index(note) + 1}]"
+
+
+def _told(cell: str) -> bool:
+    return cell not in ("", figures.NOTHING)
+
+
+def _headline(record: OptimizeRecord) -> str:
+    tried = [row for row in record.candidates if row.role == "candidate"]
+    good = [row for row in tried if row.status in ("chosen", "accepted")]
+    said = f"{figures.plural(len(tried), 'candidate')} in {figures.duration(record.seconds)}, {len(good)} good enough"
+    return f"{record.source}: {said}; chosen: {record.chosen}"
+
+
+def _facts(record: OptimizeRecord, compared: _Compared) -> list[tuple[str, str]]:
+    verified = next((row.verify for row in _first(record, "verify") if row.verify), None)
+    timed = next((row.bench for row in _first(record, "bench") if row.bench), None)
+    accuracy = verified.reference_accuracy if verified else None
+    reference = f"{verified.reference}, on {verified.inputs}" if verified else ""
+    return [
+        ("error", f"against {reference}; at most {figures.error(verified.max_error)}" if verified else ""),
+        ("accuracy", f"of the reference: {figures.percent(accuracy)}" if accuracy is not None else ""),
+        ("timed", _timed(timed) if timed else ""),
+        ("baselines", _baselines(compared)),
+        ("graph", _graph(record)),
+        ("machine", machine_line(record.machine)),
+        ("load", _load(record.candidates)),
+        ("unstable", _unstable(record.candidates)),
+        *(("note", note) for note in dict.fromkeys((*record.notes, *_load_notes(record.candidates)))),
+    ]
+
+
+def _first(record: OptimizeRecord, what: str) -> list[CandidateRecord]:
+    """Return the rows that have it, the chosen one first."""
+    rows = [row for row in record.candidates if getattr(row, what) is not None]
+    return sorted(rows, key=lambda row: row.status != "chosen")
+
+
+def _timed(bench: BenchRecord) -> str:
+    shapes = ", ".join(f"{name} {figures.shape(sizes)}" for name, sizes in bench.shapes.items())
+    return f"{shapes} (batch {bench.batch}); median of the calls, ± half its 95 % confidence interval"
+
+
+def _baselines(compared: _Compared) -> str:
+    said = []
+    if compared.source is not None:
+        said.append(f"source framework = {compared.source.label}")
+    if compared.plain is not None:
+        said.append(f"ORT = {compared.plain.label}")
+    return "; ".join(said)
+
+
+def _graph(record: OptimizeRecord) -> str:
+    size = f"{figures.count(record.graph.parameters)} parameters, {figures.byte_size(record.graph.parameter_bytes)}"
+    if record.simplify is None:
+        return f"{figures.plural(record.graph.nodes, 'node')}, {size}"
+    return f"{record.simplify.nodes_before} nodes, {record.simplify.nodes_after} after simplification, {size}"
+
+
+def _load(rows: Sequence[CandidateRecord]) -> str:
+    busy = [row.bench.load.others_busy for row in rows if row.bench and row.bench.load]
+    worst = max((share for share in busy if share is not None), default=0.0)
+    if worst < _BUSY:
+        return ""
+    return f"other processes took up to {100 * worst:.0f} % of the machine while it timed: read small gaps with care"
+
+
+def _load_notes(rows: Sequence[CandidateRecord]) -> list[str]:
+    return [note for row in rows if row.bench and row.bench.load for note in row.bench.load.notes]
+
+
+def _unstable(rows: Sequence[CandidateRecord]) -> str:
+    names = [row.label for row in rows if row.bench and not row.bench.stable]
+    return f"~ marks medians that did not settle within the time limit: {', '.join(names)}" if names else ""
