@@ -44,10 +44,17 @@ class Engine:
         Raises:
             BackendUnavailableError: the backend's library is not here.
             ProviderError: it would run elsewhere than asked.
+            BuildError: the library refused the artefact.
         """
         backend = backends.get_available(self.manifest.backend)
-        runner = backend.open(self.folder, self.manifest, dict(options or {}))
-        return Session(runner, self.manifest.inputs, self.manifest.outputs)
+        try:
+            runner = backend.open(self.folder, self.manifest, dict(options or {}))
+        except EngineryError:
+            raise
+        except Exception as error:
+            mend = backend.diagnose(error, None) or "build the engine again on this machine"
+            raise BuildError(f"{self.manifest.backend} cannot open {self.folder}: {error}", mend=mend) from error
+        return Session(runner, self.manifest.inputs, self.manifest.outputs, lambda error: backend.diagnose(error, None))
 
     def with_records(self, verify: VerifyRecord | None, bench: BenchRecord | None) -> Engine:
         """Write verify and benchmark records into the manifest, and return the engine that has them."""

@@ -7,7 +7,7 @@ one dtype and one shape for each input and looks the combination up in a set.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -16,7 +16,7 @@ from typing_extensions import Self
 
 from enginery.backends.base import Feeds, Runner
 from enginery.dtypes import DTYPES, numpy_dtype
-from enginery.errors import InputDtypeError, InputNameError, InputRankError, InputShapeError, RunError
+from enginery.errors import EngineryError, InputDtypeError, InputNameError, InputRankError, InputShapeError, RunError
 from enginery.records import TensorInfo
 
 __all__ = ["Session"]
@@ -34,6 +34,7 @@ class Session:
         runner: the opened engine; closed with the session.
         inputs: with the profile each accepts.
         outputs: with symbolic names for dimensions that vary.
+        diagnose: what the backend's failure probably means and what to do, or None.
 
     Example:
         >>> import enginery  # doctest: +SKIP
@@ -41,9 +42,16 @@ class Session:
         ...     scores = session(images)
     """
 
-    def __init__(self, runner: Runner, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...]) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        inputs: tuple[TensorInfo, ...],
+        outputs: tuple[TensorInfo, ...],
+        diagnose: Callable[[Exception], str | None] = lambda _: None,
+    ) -> None:
         self._runner = runner
         self._infer = runner.infer
+        self._diagnose = diagnose
         self.inputs = inputs
         self.outputs = outputs
         self._expected = tuple((info.name, numpy_dtype(info.dtype)) for info in inputs if _is_tensor(info))
@@ -95,7 +103,13 @@ class Session:
                 self._good.add(key)
         if self._closed:
             raise RunError("the session is closed", mend="open the engine again")
-        return self._infer(checked)
+        try:
+            return self._infer(checked)
+        except EngineryError:
+            raise
+        except Exception as error:
+            mend = self._diagnose(error) or "the text above is the library's own"
+            raise RunError(f"the engine failed: {error}", mend=mend) from error
 
     def __call__(self, *arrays: Any, **named: Any) -> Any:
         """Run on arrays in the order of the inputs, or by name; a single output comes back by itself.

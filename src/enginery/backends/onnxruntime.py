@@ -1,0 +1,352 @@
+"""ONNX Runtime. The artefact is ``model.onnx`` as it came, so any other tool can open it; it is optimised at opening.
+
+A provider that is asked for and does not come up is an error here: ONNX Runtime itself warns and runs on the CPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from enginery import optional
+from enginery.backends.asked import OptionRule, check_options, check_precision_offered
+from enginery.backends.base import Availability, Built, Capabilities
+from enginery.backends.elements import from_bytes, is_extended, nbytes, to_bytes
+from enginery.backends.precision import count_precisions
+from enginery.backends.stderr import captured_stderr
+from enginery.errors import ProviderError, UnknownNameError
+from enginery.graph.base import save_model, tensor_infos
+from enginery.machine import cpu_count
+from enginery.records import GraphRecord, MachineRecord, ManifestRecord, TensorInfo
+from enginery.spec import BuildSpec, Option
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from enginery.backends.base import Runner
+
+__all__ = ["build", "capabilities", "diagnose", "open", "probe", "variants"]
+
+_ARTEFACT = "model.onnx"
+_CPU = "CPUExecutionProvider"
+_PRECISIONS = frozenset({"fp32"})
+_LEVELS = {"none": "DISABLE_ALL", "basic": "ENABLE_BASIC", "extended": "ENABLE_EXTENDED", "layout": "ENABLE_LAYOUT",
+           "all": "ENABLE_ALL"}  # fmt: skip
+_PIP = {"CUDA": "onnxruntime-gpu", "Tensorrt": "onnxruntime-gpu", "OpenVINO": "onnxruntime-openvino",
+        "Dml": "onnxruntime-directml", "QNN": "onnxruntime-qnn"}  # fmt: skip
+_READ_BACK_LIMIT_BYTES = 1 << 30  # above it, writing the optimised graph costs more than it tells
+_OLDEST_CEILING = 21  # of ONNX Runtime 1.20, the oldest that Enginery takes
+_WARNING, _FATAL = 2, 4  # ONNX Runtime's log severities
+_BIG_GRAPH_FLOPS = 50_000_000
+
+
+def probe() -> Availability:
+    """Look for the library without importing it; it comes under several distribution names."""
+    for name in ("onnxruntime", "onnxruntime-gpu", "onnxruntime-openvino", "onnxruntime-directml", "onnxruntime-qnn"):
+        if (version := optional.version(name)) and optional.installed("onnxruntime"):
+            return Availability(available=True, version=version)
+    return Availability(available=False, reason="onnxruntime is not installed", mend="run: pip install onnxruntime")
+
+
+def capabilities(machine: MachineRecord, graph: ir.Model | None = None) -> Capabilities:
+    """It computes in the graph's own types; which kernels it lacks shows only when a graph is opened."""
+    del machine, graph
+    return Capabilities(precisions=_PRECISIONS, max_opset=_opset_ceiling())
+
+
+def variants(graph: GraphRecord, machine: MachineRecord) -> tuple[dict[str, Option], ...]:
+    """Return what may beat the defaults (all processors, sequential, every optimisation).
+
+    - one thread: handing a small operator to other threads costs more than they save;
+    - half the processors, from eight on: two threads of one core share its arithmetic units;
+    - ``extended``: without the blocked layout, whose reorders cost more than they save in thin convolutions;
+    - ``parallel``: where branches join (Concat) and the graph is big, branches may run side by side.
+    """
+    found: list[dict[str, Option]] = [{}]
+    if machine.cores > 1:
+        found.append({"threads": 1})
+    if machine.cores >= 8:  # noqa: PLR2004 - said above
+        found.append({"threads": machine.cores // 2})
+    if graph.operators.get("Conv", 0):
+        found.append({"optimization": "extended"})
+    if machine.cores > 1 and graph.operators.get("Concat", 0) > 1 and (graph.flops or 0) > _BIG_GRAPH_FLOPS:
+        found.append({"execution_mode": "parallel"})
+    return tuple(found)
+
+
+def build(graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:
+    """Write ``model.onnx`` (and ``model.onnx.data``), and open it once, so that what cannot run fails here.
+
+    ONNX Runtime's warnings of that opening become the notes.
+    """
+    check_precision_offered("onnxruntime", spec.precision, _PRECISIONS)
+    options = _options(spec.options)
+    options["provider"] = _provider(str(options["provider"]))
+    save_model(graph, folder / _ARTEFACT)
+    size_bytes = sum(file.stat().st_size for file in folder.iterdir())
+    with tempfile.TemporaryDirectory(prefix=".optimised", dir=folder) as scratch:
+        optimised = Path(scratch) / _ARTEFACT if size_bytes < _READ_BACK_LIMIT_BYTES else None
+        with captured_stderr() as lines:
+            _open_session(folder, options, _WARNING, optimised)
+        counts = count_precisions(graph if optimised is None else _read(optimised))
+    inputs, outputs = tensor_infos(graph.graph.inputs), tensor_infos(graph.graph.outputs)
+    return Built(inputs, outputs, counts, options, notes=_warnings(lines))
+
+
+def open(folder: Path, manifest: ManifestRecord, options: Mapping[str, Option]) -> Runner:  # noqa: A001
+    """Open ``model.onnx`` by its path, so that external data is mapped, not copied.
+
+    Raises:
+        ProviderError: the provider asked for did not come up.
+        UnknownNameError: there is no such option or provider.
+    """
+    values = _options(manifest.options, options)
+    session = _open_session(folder, values, _FATAL)
+    mode = ", parallel" if values["execution_mode"] == "parallel" else ""
+    threads = values["threads"]
+    placement = f"{session.get_providers()[0]}, {threads} thread{'s' if threads != 1 else ''}{mode}"
+    if any(is_extended(info.dtype) for info in (*manifest.inputs, *manifest.outputs)):
+        return OrtValueRunner(session, manifest.inputs, manifest.outputs, placement)
+    return PlainRunner(session, [info.name for info in manifest.outputs], placement)
+
+
+def diagnose(error: Exception, graph: ir.Model | None) -> str | None:
+    """Say what ONNX Runtime's text probably means."""
+    text = str(error)
+    for pattern, meaning in _MEANINGS:
+        if match := re.search(pattern, text, re.DOTALL):
+            found = {"version": probe().version, "types": "the types it has here", **match.groupdict()}
+            if graph is not None and "op" in found:
+                found["types"] = _input_types(graph, str(found["op"])) or found["types"]
+            return meaning.format_map(found)
+    return None
+
+
+class PlainRunner:
+    """Runs a session whose tensors numpy can hold; sequences are lists, an absent optional is None."""
+
+    def __init__(self, session: Any, names: list[str], placement: str) -> None:
+        self._run = session.run
+        self._names = names
+        self.placement = placement
+
+    def infer(self, feeds: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+        """Run once; ONNX Runtime allocates the outputs anew in each call."""
+        return dict(zip(self._names, self._run(self._names, feeds), strict=True))
+
+    def close(self) -> None:
+        """Let go of the session."""
+        del self._run
+
+
+class OrtValueRunner:
+    """Runs a session with tensors that numpy cannot hold by itself, such as bfloat16."""
+
+    def __init__(
+        self, session: Any, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...], placement: str
+    ) -> None:
+        self._session = session
+        self._special = {info.name: info.dtype for info in inputs if is_extended(info.dtype)}
+        self._outputs = {info.name: info.dtype for info in outputs}
+        self._bound = any(map(is_extended, self._outputs.values()))
+        self.placement = placement
+
+    def infer(self, feeds: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+        """Run once; such tensors are copied on the way in and on the way out."""
+        values: dict[str, Any] = dict(feeds)
+        values.update({name: _to_ort_value(feeds[name], dtype) for name, dtype in self._special.items()})
+        if not self._bound:
+            return dict(zip(self._outputs, self._session.run(list(self._outputs), values), strict=True))
+        return self._infer_bound(values)
+
+    def _infer_bound(self, values: dict[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+        binding = self._session.io_binding()
+        for name, value in values.items():
+            bind = binding.bind_ortvalue_input if name in self._special else binding.bind_cpu_input
+            bind(name, value)
+        for name in self._outputs:
+            binding.bind_output(name)
+        self._session.run_with_iobinding(binding)
+        found = zip(self._outputs.items(), binding.get_outputs(), strict=True)
+        return {
+            name: _from_ort_value(value, dtype) if is_extended(dtype) else value.numpy()
+            for (name, dtype), value in found
+        }
+
+    def close(self) -> None:
+        """Let go of the session."""
+        del self._session
+
+
+def _to_ort_value(array: np.ndarray[Any, Any], dtype: str) -> Any:
+    import onnx
+
+    kind = onnx.TensorProto.DataType.Value(dtype.upper())
+    value = _ort().OrtValue.ortvalue_from_shape_and_type(list(array.shape), kind)
+    raw = to_bytes(array, dtype)
+    ctypes.memmove(value.data_ptr(), raw.ctypes.data, raw.nbytes)
+    return value
+
+
+def _from_ort_value(value: Any, dtype: str) -> np.ndarray[Any, Any]:
+    shape = tuple(value.shape())
+    raw = bytearray(ctypes.string_at(value.data_ptr(), nbytes(shape, dtype)))
+    return from_bytes(np.frombuffer(raw, np.uint8), shape, dtype)
+
+
+def _ort() -> ModuleType:
+    return optional.require("onnxruntime", extra="", why="to run a graph on ONNX Runtime")
+
+
+def _options(*given: Mapping[str, Option]) -> dict[str, Option]:
+    rules = {
+        "threads": OptionRule(cpu_count(), low=1),
+        "execution_mode": OptionRule("sequential", choices=("sequential", "parallel")),
+        "optimization": OptionRule("all", choices=tuple(_LEVELS)),
+        "provider": OptionRule(_CPU),
+        "spinning": OptionRule(default=True),
+    }
+    return check_options(rules, *given)
+
+
+def _provider(name: str) -> str:
+    """Return the full name of a provider that this ONNX Runtime has; ``cuda`` is short for CUDAExecutionProvider."""
+    ort = _ort()
+    known: list[str] = ort.get_all_providers()
+    short = name.lower().removesuffix("executionprovider")
+    full = next((item for item in known if item.lower() == f"{short}executionprovider"), None)
+    if full is None:
+        raise UnknownNameError.from_choices("provider", name, known)
+    if full not in (here := ort.get_available_providers()):
+        package = _PIP.get(full.removesuffix("ExecutionProvider"))
+        raise ProviderError(
+            f"provider {full} is not in the installed ONNX Runtime {ort.__version__}, which has {', '.join(here)}",
+            mend=f"run: pip uninstall onnxruntime; pip install {package}" if package else f"ask for {here[-1]}",
+        )
+    return full
+
+
+def _open_session(folder: Path, options: Mapping[str, Option], severity: int, optimised: Path | None = None) -> Any:
+    ort = _ort()
+    provider = _provider(str(options["provider"]))
+    asked = _session_options(ort, options, severity)
+    if optimised is not None:
+        asked.optimized_model_filepath = str(optimised)
+    providers = [provider] if provider == _CPU else [provider, _CPU]
+    session = ort.InferenceSession(str(folder / _ARTEFACT), asked, providers=providers, enable_fallback=0)
+    if (found := session.get_providers()[0]) != provider:
+        raise ProviderError(
+            f"provider {provider} was asked for, but the session came up on {found}",
+            mend="ONNX Runtime could not load the provider's libraries: check its driver and CUDA versions",
+        )
+    return session
+
+
+def _session_options(ort: ModuleType, options: Mapping[str, Option], severity: int) -> Any:
+    asked = ort.SessionOptions()
+    asked.log_severity_level = severity
+    asked.intra_op_num_threads = int(options["threads"])
+    parallel = options["execution_mode"] == "parallel"
+    asked.execution_mode = ort.ExecutionMode.ORT_PARALLEL if parallel else ort.ExecutionMode.ORT_SEQUENTIAL
+    if parallel:
+        asked.inter_op_num_threads = int(options["threads"])
+    levels = {word: getattr(ort.GraphOptimizationLevel, f"ORT_{level}", None) for word, level in _LEVELS.items()}
+    level = levels[str(options["optimization"])]
+    if level is None:
+        known = [word for word in levels if levels[word] is not None]
+        raise UnknownNameError.from_choices("value of option 'optimization':", str(options["optimization"]), known)
+    asked.graph_optimization_level = level
+    for pool in ("intra_op", "inter_op"):
+        asked.add_session_config_entry(f"session.{pool}.allow_spinning", "1" if options["spinning"] else "0")
+    return asked
+
+
+@functools.cache
+def _opset_ceiling() -> int:
+    """Return the highest opset that the library says it reads: it says so when it is given one that is too high."""
+    from onnx import helper
+
+    ort = _ort()
+    graph = helper.make_graph([], "empty", [], [])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 9999)], ir_version=8)
+    asked = ort.SessionOptions()
+    asked.log_severity_level = _FATAL
+    try:
+        ort.InferenceSession(model.SerializeToString(), asked, providers=[_CPU])
+    except Exception as error:  # noqa: BLE001 - every class of theirs derives from Exception alone
+        match = re.search(r"till opset (\d+)", str(error))
+        return int(match[1]) if match else _OLDEST_CEILING
+    return _OLDEST_CEILING
+
+
+def _read(path: Path) -> ir.Model:
+    import onnx_ir as ir
+
+    return ir.load(path)
+
+
+def _warnings(lines: list[str]) -> tuple[str, ...]:
+    found = [match[1] for line in lines if (match := re.search(r"\[W:onnxruntime:[^\]]*\] (.*?)(?:\x1b\[m)?$", line))]
+    mine = "Serializing optimized model"  # of reading back, not of the engine
+    return tuple(dict.fromkeys(f"ONNX Runtime: {text}" for text in found if not text.startswith(mine)))
+
+
+def _input_types(graph: ir.Model, op: str) -> str:
+    node = next((node for node in graph.graph if node.op_type == op), None)
+    if node is None:
+        return ""
+    return ", ".join(info.dtype for info in tensor_infos(value for value in node.inputs if value is not None))
+
+
+_UPGRADE = "run: pip install --upgrade onnxruntime"
+_MEANINGS = (
+    (
+        r"Opset (?P<opset>\d+) is under development.*till opset (?P<max>\d+)",
+        "ONNX Runtime {version} reads opset {max} at most and the graph has {opset}: export it with --opset {max}, "
+        f"or {_UPGRADE}",
+    ),
+    (
+        r"Unsupported model IR version: (?P<ir>\d+), max supported IR version: (?P<max>\d+)",
+        "ONNX Runtime {version} reads IR version {max} at most and the file has {ir}: save it with ir_version {max}, "
+        f"or {_UPGRADE}",
+    ),
+    (
+        r"Could not find an implementation for (?P<op>\w+)\((?P<since>\d+)\)",
+        "this provider has no kernel for {op} (as of opset {since}) on {types}: cast around it to float32, or build "
+        "with another backend",
+    ),
+    (
+        r"Type '(?P<type>[^']+)' of input parameter \((?P<name>[^)]*)\) of operator \((?P<op>\w+)\)",
+        "ONNX does not allow {type} for {op} at this opset: cast its input to another type, or export with a newer "
+        "--opset",
+    ),
+    (
+        r"(?P<domain>[\w.]+):(?P<op>\w+)\(-?\d+\) is not a registered function/op",
+        "{op} is a custom operator of the domain {domain!r}, which ONNX Runtime does not know: export the model "
+        "without it",
+    ),
+    (
+        r"No Op registered for (?P<op>\w+) with domain_version of (?P<opset>\d+)",
+        "opset {opset} has no operator {op}: the exporter wrote the wrong opset version, or a custom operator "
+        "without its domain",
+    ),
+    (
+        r"External data path|[Ee]xternal (?:data|initializer).*(?:does not exist|[Cc]annot|[Ff]ailed)",
+        "the weights are in a file beside the graph that is missing or cut short: copy it to the same folder",
+    ),
+    (r"NO_SUCHFILE", "the file is gone: build the engine again"),
+    (r"INVALID_PROTOBUF", "the file is no ONNX model, or is cut short: export it again"),
+    (r"bad_alloc|[Ff]ailed to allocate", "memory ran out: close other programs, or use a smaller shape"),
+    (
+        r"INVALID_GRAPH|Invalid model|ShapeInferenceError|Type Error",
+        "the graph is not valid ONNX: find the fault with onnx.checker.check_model(path, full_check=True)",
+    ),
+)

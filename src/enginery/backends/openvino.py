@@ -1,0 +1,349 @@
+"""OpenVINO on the CPU. The artefact is its own IR, ``model.xml`` and ``model.bin``, weights uncompressed.
+
+The precision is always asked for by name: left to itself, OpenVINO computes an fp32 graph in bf16 on processors that
+have it, without a word. What was really built is read back from the compiled model, layer by layer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+import sys
+import tempfile
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+
+from enginery import optional
+from enginery.backends.asked import OptionRule, check_options, check_precision_offered
+from enginery.backends.base import Availability, Built, Capabilities
+from enginery.backends.elements import from_bytes, is_extended, to_bytes
+from enginery.errors import BuildError, PrecisionError, ProviderError
+from enginery.graph.base import save_model, tensor_infos
+from enginery.machine import cpu_count, describe_machine
+from enginery.records import GraphRecord, MachineRecord, ManifestRecord, TensorInfo
+from enginery.spec import BuildSpec, Dim, Option, Shape
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["build", "capabilities", "diagnose", "open", "probe", "variants"]
+
+_ARTEFACT = "model.xml"
+_DEVICE = "CPU"
+_MAX_OPSET = 25
+_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
+_NEEDS_ISA = {"bf16": {"avx512_bf16", "amx_bf16"}, "fp16": {"avx512_fp16", "amx_fp16"}}
+_PRECISION_OF = {"f32": "fp32", "f64": "fp64", "f16": "fp16", "bf16": "bf16"}
+_BYTES = ("i8", "u8")
+_MOVEMENT = frozenset({
+    "Broadcast", "Concatenation", "Const", "Convert", "Gather", "Input", "MemoryInput", "MemoryOutput", "Output", "Pad",
+    "Reorder", "Reshape", "ShapeOf", "Split", "StridedSlice", "Tile", "Transpose", "Unknown",
+})  # fmt: skip
+_INT8_LAYERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNCell", "RNNSeq"})
+_TYPES = {
+    "bfloat16": "bf16", "float8e4m3fn": "f8e4m3", "float8e5m2": "f8e5m2", "float8e8m0": "f8e8m0", "float4e2m1": "f4e2m1",
+    "int4": "i4", "uint4": "u4", "uint2": "u2",
+}  # fmt: skip
+
+
+def probe() -> Availability:
+    """Look for the library without importing it."""
+    version = optional.version("openvino")
+    if version is None or not optional.installed("openvino"):
+        mend = 'run: pip install "enginery[openvino]"'
+        return Availability(available=False, reason="openvino is not installed", mend=mend)
+    return Availability(available=True, version=version)
+
+
+def capabilities(machine: MachineRecord, graph: ir.Model | None = None) -> Capabilities:
+    """Offer fp32, and bf16 or fp16 where the processor has instructions for it.
+
+    A newer opset than the ceiling is read as if it were the ceiling's, which is right for unchanged operators only.
+    """
+    del graph
+    return Capabilities(precisions=_offered(machine), max_opset=_MAX_OPSET)
+
+
+def variants(graph: GraphRecord, machine: MachineRecord) -> tuple[dict[str, Option], ...]:
+    """Return what may beat the defaults (all processors, one stream, tuned for latency).
+
+    - one thread: handing a small operator to other threads costs more than they save;
+    - half the processors, from eight on: two threads of one core share its arithmetic units.
+    """
+    del graph
+    found: list[dict[str, Option]] = [{}]
+    if machine.cores > 1:
+        found.append({"threads": 1})
+    if machine.cores >= 8:  # noqa: PLR2004 - said above
+        found.append({"threads": machine.cores // 2})
+    return tuple(found)
+
+
+def build(graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:
+    """Convert the graph to IR with the profile's bounds on its inputs, and compile it once to read back the precision.
+
+    Raises:
+        PrecisionError: fp32 was asked for, and a layer was compiled to less.
+    """
+    check_precision_offered("openvino", spec.precision, _offered(describe_machine()))
+    options = _options(spec.options)
+    inputs, outputs = tensor_infos(graph.graph.inputs), tensor_infos(graph.graph.outputs)
+    notes: list[str] = []
+    with tempfile.TemporaryDirectory(prefix=".onnx", dir=folder) as scratch:
+        save_model(graph, Path(scratch) / "model.onnx")
+        model = _core().read_model(Path(scratch) / "model.onnx")
+        _ports(model.inputs, inputs), _ports(model.outputs, outputs)
+        notes += _bound(model, spec.shapes)
+        _library().save_model(model, folder / _ARTEFACT, compress_to_fp16=False)
+        del model  # it maps the file that goes with the folder
+    counts = _count_layers(_compile(folder, spec.precision, options))
+    notes += _precision_notes(spec.precision, counts, graph)
+    if any(info.dtype in ("int64", "uint64") for info in inputs):
+        notes.append("OpenVINO computes 64-bit integers in 32 bits on the CPU: larger values come out wrong")
+    return Built(inputs, outputs, counts, options, tuple(notes))
+
+
+def open(folder: Path, manifest: ManifestRecord, options: Mapping[str, Option]) -> OpenVinoRunner:  # noqa: A001
+    """Compile the IR for this processor.
+
+    Raises:
+        PrecisionError: OpenVINO would compute in another precision than the manifest's.
+        ProviderError: it would run elsewhere than on the CPU.
+    """
+    values = _options(manifest.options, options)
+    compiled = _compile(folder, manifest.precision, values)
+    return OpenVinoRunner(compiled, manifest.inputs, manifest.outputs)
+
+
+def diagnose(error: Exception, graph: ir.Model | None) -> str | None:
+    """Say what OpenVINO's text probably means."""
+    del graph
+    text = str(error)
+    for pattern, meaning in _MEANINGS:
+        if match := re.search(pattern, text, re.DOTALL):
+            return meaning.format_map({"version": probe().version, **match.groupdict()})
+    return None
+
+
+class OpenVinoRunner:
+    """Runs one request of a compiled model; inputs are shared with OpenVINO during the call, outputs are copied."""
+
+    def __init__(self, compiled: Any, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...]) -> None:
+        self._compiled = compiled
+        self._request = compiled.create_infer_request()
+        self._lock = threading.Lock()
+        order = _ports(compiled.inputs, inputs)
+        self._inputs = [(info.name, _entry(info.dtype)) for _, info in sorted(zip(order, inputs, strict=True), key=_at)]
+        self._outputs = list(zip(_ports(compiled.outputs, outputs), outputs, strict=True))
+        self._names = [info.name for info in outputs]
+        # One tensor may be two outputs; a request's result then holds it once.
+        distinct = [at for at, _ in self._outputs] == list(range(len(set(compiled.outputs))))
+        self._plain = distinct and all(info.dtype in _NUMPY_TYPES for info in outputs)
+        threads = compiled.get_property("INFERENCE_NUM_THREADS")
+        streams = compiled.get_property("NUM_STREAMS")
+        self.placement = f"CPU, {threads} thread{'s' if threads != 1 else ''}" + (
+            f", {streams} streams" if streams != 1 else ""
+        )
+
+    def infer(self, feeds: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
+        """Run once; calls from several threads wait for one another."""
+        arrays = [feeds[name] if entry is None else entry(feeds[name]) for name, entry in self._inputs]
+        with self._lock:
+            if self._plain:
+                found = self._request.infer(arrays, share_inputs=True)
+                return dict(zip(self._names, found.values(), strict=True))
+            self._request.infer(arrays, share_inputs=True, share_outputs=True)
+            return {info.name: self._output(at, info) for at, info in self._outputs}
+
+    def _output(self, at: int, info: TensorInfo) -> np.ndarray[Any, Any]:
+        tensor = self._request.get_output_tensor(at)
+        if info.dtype == "string":
+            return np.array(tensor.str_data.tolist(), dtype=object).reshape(tuple(tensor.shape))
+        if is_extended(info.dtype):
+            raw = np.array(tensor.data, order="C").reshape(-1).view(np.uint8)
+            return from_bytes(raw, tuple(tensor.shape), info.dtype)
+        return np.array(tensor.data)
+
+    def close(self) -> None:
+        """Let go of the request and the compiled model."""
+        del self._request, self._compiled
+
+
+@functools.cache
+def _library() -> ModuleType:
+    with _no_telemetry():
+        return optional.require("openvino", extra="openvino", why="to run a graph on OpenVINO")
+
+
+@contextlib.contextmanager
+def _no_telemetry() -> Iterator[None]:
+    """Keep OpenVINO's import from reporting itself to its makers: it takes a stub where the reporter is missing."""
+    name = "openvino_telemetry"
+    if name in sys.modules or "openvino" in sys.modules:
+        yield  # somebody else imported it, and has made that choice
+        return
+    sys.modules[name] = cast("ModuleType", None)  # the documented way to make an import fail
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+
+
+@functools.cache
+def _core() -> Any:
+    return _library().Core()
+
+
+def _offered(machine: MachineRecord) -> frozenset[str]:
+    return frozenset({"fp32"} | {name for name, isa in _NEEDS_ISA.items() if isa & set(machine.isa)})
+
+
+def _options(*given: Mapping[str, Option]) -> dict[str, Option]:
+    rules = {
+        "threads": OptionRule(cpu_count(), low=1),
+        "hint": OptionRule("latency", choices=("latency", "throughput")),
+        "streams": OptionRule(1, low=1),
+    }
+    return check_options(rules, *given)
+
+
+def _bound(model: Any, shapes: Mapping[str, Shape]) -> list[str]:
+    """Write the profile's bounds into the inputs' dynamic dimensions; say so where the graph does not allow it."""
+    if not shapes:
+        return []
+    ov = _library()
+    bounded = {name: ov.PartialShape([_dimension(dim) for dim in shape.dims]) for name, shape in shapes.items()}
+    before = {name: model.input(name).get_partial_shape() for name in shapes}
+    try:
+        model.reshape(bounded)
+    except RuntimeError as error:
+        model.reshape(before)
+        first = str(error).strip().splitlines()[-1]
+        return [f"OpenVINO cannot carry the profile's bounds through the graph, and takes any size: {first}"]
+    return []
+
+
+def _dimension(dim: Dim) -> Any:
+    return _library().Dimension(dim.min, dim.max) if dim.dynamic else _library().Dimension(dim.min)
+
+
+def _compile(folder: Path, precision: str, options: Mapping[str, Option]) -> Any:
+    hint = _HINTS[precision]
+    asked = {
+        "INFERENCE_PRECISION_HINT": hint,
+        # Accuracy mode also rules out quantised activations and caches; the hint above alone does not.
+        "EXECUTION_MODE_HINT": "ACCURACY" if precision == "fp32" else "PERFORMANCE",
+        "PERFORMANCE_HINT": str(options["hint"]).upper(),
+        "INFERENCE_NUM_THREADS": int(options["threads"]),
+        "NUM_STREAMS": int(options["streams"]),
+    }
+    compiled = _core().compile_model(_core().read_model(folder / _ARTEFACT), _DEVICE, asked)
+    found = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if found != hint:
+        raise PrecisionError(f"OpenVINO took {found} where {hint} was asked for", mend="ask for fp32")
+    if (devices := compiled.get_property("EXECUTION_DEVICES")) != [_DEVICE]:
+        message = f"the CPU was asked for, but OpenVINO would run on {', '.join(devices)}"
+        raise ProviderError(message, mend="unset OpenVINO's device settings in the environment")
+    return compiled
+
+
+def _count_layers(compiled: Any) -> dict[str, int]:
+    """Count the layers that compute in each precision, as the compiled model tells."""
+    found: Counter[str] = Counter()
+    for layer in compiled.get_runtime_model().get_ordered_ops():
+        info = layer.get_rt_info()
+        kind, precision = str(info["layerType"].value), str(info["runtimePrecision"].value)
+        if precision in _PRECISION_OF and kind not in _MOVEMENT:
+            found[_PRECISION_OF[precision]] += 1
+        elif precision in _BYTES and kind in _INT8_LAYERS:
+            found["int8"] += 1
+    return dict(sorted(found.items()))
+
+
+def _precision_notes(precision: str, counts: Mapping[str, int], graph: ir.Model) -> list[str]:
+    """Hold what was built against what was asked for; a graph that itself is half-precision may stay so."""
+    own = {value.dtype.name for node in graph.graph for value in node.outputs if value.dtype is not None}
+    own |= {value.dtype.name for value in graph.graph.initializers.values() if value.dtype is not None}
+    lower = {"fp16": "FLOAT16", "bf16": "BFLOAT16"}
+    lowered = [f"{counts[name]} in {name}" for name, kind in lower.items() if name in counts and kind not in own]
+    if precision == "fp32" and lowered:
+        raise PrecisionError(
+            f"fp32 was asked for, and OpenVINO compiled layers lower: {', '.join(lowered)}",
+            mend="report this with the graph, and build with another backend",
+        )
+    if precision != "fp32" and not counts.get(precision):
+        built = ", ".join(f"{count} in {name}" for name, count in counts.items()) or "none"
+        return [f"{precision} was asked for, but OpenVINO chose it for no layer (layers: {built})"]
+    return []
+
+
+def _ports(ports: list[Any], infos: tuple[TensorInfo, ...]) -> list[int]:
+    """Return for each tensor of the graph the position of OpenVINO's port, by name, else by place."""
+    if len(ports) != len(infos):
+        raise BuildError(
+            f"OpenVINO sees {len(ports)} tensors where the graph has {len(infos)}: "
+            f"{', '.join(info.name for info in infos)}",
+            mend="build with another backend",
+        )
+    names = [port.get_names() for port in ports]
+    if all(info.name in named for info, named in zip(infos, names, strict=True)):
+        return list(range(len(ports)))
+    return [
+        next((at for at, named in enumerate(names) if info.name in named), place) for place, info in enumerate(infos)
+    ]
+
+
+def _at(pair: tuple[int, TensorInfo]) -> int:
+    return pair[0]
+
+
+def _entry(dtype: str) -> Any:
+    """Return what turns an array into what a request takes; None where it takes the array itself."""
+    if dtype == "string":
+        return _string_tensor
+    if is_extended(dtype):
+        return functools.partial(_extended_tensor, dtype)
+    return None
+
+
+def _string_tensor(array: np.ndarray[Any, Any]) -> Any:
+    return _library().Tensor(array.astype(str))
+
+
+def _extended_tensor(dtype: str, array: np.ndarray[Any, Any]) -> Any:
+    ov = _library()
+    return ov.Tensor(to_bytes(array, dtype), ov.Shape(array.shape), getattr(ov.Type, _TYPES[dtype]))
+
+
+_NUMPY_TYPES = frozenset({
+    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
+})  # fmt: skip
+_OTHERWISE = "build with another backend, such as onnxruntime"
+_MEANINGS = (
+    (
+        r"No conversion rule found for operations: (?P<ops>[^\n]+)",
+        "OpenVINO {version} has no {ops}: run: pip install --upgrade openvino, or " + _OTHERWISE,
+    ),
+    (
+        r"(?:Failed to open|[Ee]xternal data|mmap|weights file|Can not read file).*?(?P<file>[\w.-]+\.(?:data|bin))",
+        "the file of weights {file} is missing or cut short: copy it to the same folder",
+    ),
+    (
+        r"Unable to read the model|Model can't be parsed|Error during import of ONNX model|not a valid ONNX",
+        "the file is no ONNX model, is cut short, or is not valid: try onnx.checker.check_model on it",
+    ),
+    (
+        r"Conversion failed for (?P<op>[\w.-]+)|While validating ONNX node '<?Node\((?P<node>\w+)",
+        "OpenVINO {version} reads this form of an operator differently from ONNX or not at all: " + _OTHERWISE,
+    ),
+    (r"[Uu]nsupported (?:data|element) type|dynamic rank|data type.*not supported",
+     "OpenVINO {version} does not take this element type here: " + _OTHERWISE),
+    (r"bad_alloc|[Cc]annot allocate", "memory ran out: close other programs, or use a smaller shape"),
+)  # fmt: skip
