@@ -19,6 +19,7 @@ __all__ = [
     "Case",
     "Range",
     "Which",
+    "dim_name",
     "load_cases",
     "parse_ranges",
     "resolve_shapes",

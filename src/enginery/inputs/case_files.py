@@ -33,7 +33,7 @@ def write(cases: Iterable[Case], folder: Path) -> None:
     with storage.new_folder(folder) as staging:
         listed = []
         for at, case in enumerate(cases):
-            arrays: dict[str, Array] = {}
+            arrays: dict[str, Any] = {}
             feeds = {name: _pack(value, arrays, f"{case.name}: {name}") for name, value in case.feeds.items()}
             labels = None if case.labels is None else _pack(case.labels, arrays, f"{case.name}: labels")
             file = f"{at}.npz"

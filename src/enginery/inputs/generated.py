@@ -184,6 +184,7 @@ def _random_floats(
     generator: np.random.Generator,
 ) -> Array:
     double = dtype == np.float64
+    array: Array
     if values is None:
         array = generator.standard_normal(shape) if double else generator.standard_normal(shape, dtype=np.float32)
         return np.asarray(array).astype(dtype, copy=False)
