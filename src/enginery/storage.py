@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 import shutil
@@ -36,6 +37,7 @@ __all__ = [
     "read_manifest",
     "record_files",
     "refuse_to_replace",
+    "stagings",
     "write_manifest",
     "write_text",
     "writing",
@@ -97,6 +99,12 @@ def new_file(path: Path) -> Iterator[Path]:
             _fsync(path.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def stagings(path: Path) -> set[Path]:
+    """Return the temporary names under which `path` is being written now, or was when its writer was killed."""
+    path = Path(path).absolute()
+    return set(path.parent.glob(f".{glob.escape(path.name)}.*.part"))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,0 +1,183 @@
+"""What a worker can do: the table of jobs, and ``python -m enginery.jobs``, the process that takes them.
+
+A job takes the worker's state and plain arguments, and returns a record or plain data. The state holds the opened
+session between jobs, so that a warm worker can be timed, turn after turn, without opening its engine again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from enginery import backends
+from enginery.errors import UnknownNameError, WorkerError
+from enginery.machine import describe_machine
+from enginery.records import ManifestRecord, VerifyRecord, from_plain
+from enginery.spec import BuildSpec, VerifySpec
+from enginery.worker_loop import Job, serve
+
+if TYPE_CHECKING:
+    from enginery.backends.session import Session
+    from enginery.inputs.base import Case
+
+__all__ = ["JOBS", "build_arguments", "main"]
+
+
+def build_arguments(
+    *, graph: Path, backend: str, spec: BuildSpec, output: Path, source: str, source_sha256: str, graph_sha256: str
+) -> dict[str, Any]:
+    """Return the arguments of the job ``build``; paths become absolute, for a worker works in its own folder."""
+    return {
+        "graph": Path(graph).absolute(),
+        "backend": backend,
+        "spec": spec,
+        "output": Path(output).absolute(),
+        "source": source,
+        "source_sha256": source_sha256,
+        "graph_sha256": graph_sha256,
+    }
+
+
+def probe(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Say what is in this interpreter: the machine's record, and each backend's availability and precisions."""
+    del state, arguments
+    return {"machine": describe_machine(), "backends": {name: _probe_backend(name) for name in backends.names()}}
+
+
+def build(state: dict[str, Any], arguments: Mapping[str, Any]) -> ManifestRecord:
+    """Build an engine folder at ``output`` from the ONNX file ``graph``, and return its manifest."""
+    del state
+    from enginery.backends import engine
+    from enginery.graph import files
+
+    built = engine.build(
+        files.load(Path(arguments["graph"])),
+        from_plain(BuildSpec, arguments["spec"]),
+        Path(arguments["output"]),
+        backend=arguments["backend"],
+        source=arguments["source"],
+        source_sha256=arguments["source_sha256"],
+        graph_sha256=arguments["graph_sha256"],
+    )
+    return built.manifest
+
+
+def open_engine(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Open the engine folder ``engine`` with ``options`` and keep the session; ``load_ms`` is checking and opening."""
+    from enginery.backends import engine
+
+    close(state, {})
+    begin = time.perf_counter()
+    session = engine.load(Path(arguments["engine"])).open(arguments["options"])
+    load_ms = (time.perf_counter() - begin) * 1e3
+    state["session"] = session
+    return {"placement": session.placement, "load_ms": load_ms}
+
+
+def verify(state: dict[str, Any], arguments: Mapping[str, Any]) -> VerifyRecord:
+    """Compare the opened engine with the outputs in the folder ``expected``, on the inputs in the folder ``cases``."""
+    from enginery.inputs.base import load_cases
+    from enginery.verify.compare import compare
+
+    expected = {case.name: case.feeds for case in load_cases(Path(arguments["expected"]))}
+    cases = load_cases(Path(arguments["cases"]))
+    return compare(
+        _session(state),
+        cases,
+        [expected[case.name] for case in cases],
+        spec=from_plain(VerifySpec, arguments["spec"]),
+        reference=arguments["reference"],
+        inputs=arguments["inputs"],
+    )
+
+
+def first(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Time one call by itself: right after opening, it is the first one, which no sample counts."""
+    session, feeds = _session(state), _feeds(state, arguments)
+    begin = time.perf_counter()
+    session.run(feeds)
+    return {"ms": (time.perf_counter() - begin) * 1e3}
+
+
+def time_calls(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Warm up for ``warmup_ms``, then time calls for ``seconds`` and at least ``min_calls`` times."""
+    from enginery.bench.clock import sample, warm_up
+
+    session, feeds = _session(state), _feeds(state, arguments)
+    warm_up(lambda: session.run(feeds), arguments["warmup_ms"])
+    return {"samples_ms": sample(lambda: session.run(feeds), arguments["seconds"], arguments["min_calls"])}
+
+
+def run(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the opened engine on the inputs in the folder ``cases``; its outputs go into the folder ``output``."""
+    from enginery.inputs.base import Case, load_cases, save_cases
+
+    cases = load_cases(Path(arguments["cases"]))
+    outputs = [Case(case.name, _session(state).run(case.feeds)) for case in cases]
+    save_cases(outputs, Path(arguments["output"]))
+    return {"cases": [case.name for case in outputs]}
+
+
+def close(state: dict[str, Any], arguments: Mapping[str, Any]) -> None:
+    """Close the opened engine, where there is one."""
+    del arguments
+    session: Session | None = state.pop("session", None)
+    if session is not None:
+        session.close()
+
+
+JOBS: dict[str, Job] = {
+    "probe": probe,
+    "build": build,
+    "open": open_engine,
+    "verify": verify,
+    "first": first,
+    "time": time_calls,
+    "run": run,
+    "close": close,
+}
+
+
+def main() -> None:
+    """Take jobs until the parent has no more; then close what is open."""
+    serve(JOBS)
+
+
+def _probe_backend(name: str) -> dict[str, Any]:
+    backend = backends.get(name)
+    found = backend.probe()
+    return {
+        "candidate": backends.table()[name].candidate,
+        "available": found.available,
+        "version": found.version,
+        "reason": found.reason,
+        "mend": found.mend,
+        "precisions": sorted(backend.capabilities(describe_machine()).precisions) if found.available else [],
+    }
+
+
+def _session(state: Mapping[str, Any]) -> Session:
+    if "session" not in state:
+        raise WorkerError("no engine is open in this worker", mend="do the job 'open' first")
+    session: Session = state["session"]
+    return session
+
+
+def _feeds(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the inputs of one case; read once, so that a turn does not begin with reading files."""
+    from enginery.inputs.base import load_cases
+
+    key = arguments["cases"], arguments["case"]
+    if state.get("feeds_of") != key:
+        cases: dict[str, Case] = {case.name: case for case in load_cases(Path(key[0]))}
+        if key[1] not in cases:
+            raise UnknownNameError.from_choices("case", key[1], cases)
+        state["feeds_of"], state["feeds"] = key, dict(cases[key[1]].feeds)
+    feeds: dict[str, Any] = state["feeds"]
+    return feeds
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,184 @@
+"""Which contestants `optimize` tries: every backend in every sensible way, beside plain ONNX Runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from enginery import backends
+from enginery.errors import EngineryError, UnknownNameError
+from enginery.records import GraphRecord, MachineRecord
+from enginery.spec import PRECISIONS, OptimizeSpec, Option
+from enginery.worker import Worker
+
+__all__ = ["BASELINE", "HERE", "Contestant", "arrange_candidates", "list_candidates", "probe_environments"]
+
+HERE = "here"
+"""Name of this interpreter's own environment."""
+
+BASELINE = "onnxruntime"
+"""The backend that everybody has; with its default options on the untouched graph it is what users have today."""
+
+_PROBE_LIMIT_S = 120.0
+
+Probes = Mapping[str, Mapping[str, Any] | EngineryError]
+"""What the job ``probe`` found in each environment, or why it found nothing."""
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way to run the model, to be built, verified and timed.
+
+    Args:
+        label: short and unique.
+        role: ``candidate`` or ``baseline``.
+        backend: its name.
+        environment: name of the environment it runs in; `HERE` for this one.
+        precision: one of `enginery.spec.PRECISIONS`.
+        options: the backend's own.
+        python: the environment's interpreter; None for this one.
+        plain: whether it takes the untouched graph.
+        engine: an engine folder that was built before; None where it is to be built.
+        missing: why it cannot be tried at all; empty where it can.
+    """
+
+    label: str
+    role: str
+    backend: str
+    environment: str = HERE
+    precision: str = "fp32"
+    options: Mapping[str, Option] = field(default_factory=dict)
+    python: str | None = None
+    plain: bool = False
+    engine: Path | None = None
+    missing: str = ""
+
+
+def list_candidates(
+    graph: GraphRecord, machine: MachineRecord, spec: OptimizeSpec, *, folder: Path
+) -> tuple[Contestant, ...]:
+    """List the contestants: the baseline, then the candidates of this environment, then those of others.
+
+    Args:
+        graph: what will be built.
+        machine: what is here.
+        spec: which backends, precision and environments were asked for.
+        folder: for the workers that look into other environments.
+
+    Raises:
+        UnknownNameError: a backend was named that no environment knows.
+    """
+    return arrange_candidates(graph, machine, spec, probe_environments(spec.environments, folder))
+
+
+def probe_environments(environments: Mapping[str, str], folder: Path) -> dict[str, dict[str, Any] | EngineryError]:
+    """Ask each environment's interpreter what is in it; one that cannot answer is told by its error.
+
+    Args:
+        environments: name to the path of a Python.
+        folder: where each worker gets a folder of its own.
+    """
+    return {
+        name: _probe(name, python, folder / f"probe-{at}") for at, (name, python) in enumerate(environments.items())
+    }
+
+
+def _probe(name: str, python: str, folder: Path) -> dict[str, Any] | EngineryError:
+    try:
+        with Worker(f"@{name}", folder=folder, python=python) as worker:
+            found: dict[str, Any] = worker.call("probe", {}, limit_s=_PROBE_LIMIT_S)
+    except EngineryError as error:
+        return error
+    return found
+
+
+def arrange_candidates(
+    graph: GraphRecord, machine: MachineRecord, spec: OptimizeSpec, probes: Probes
+) -> tuple[Contestant, ...]:
+    """List the contestants, given what the other environments hold; see `list_candidates`."""
+    _check_names(spec.backends, probes)
+    baseline = Contestant(f"{BASELINE}, plain", "baseline", BASELINE, plain=True)
+    found = [baseline, *_own(graph, machine, spec, probes)]
+    for name, probe in probes.items():
+        python = spec.environments[name]
+        if isinstance(probe, EngineryError):
+            found.append(Contestant(f"@{name}", "candidate", "", name, python=python, missing=str(probe)))
+        else:
+            found += _foreign(name, python, probe, spec)
+    return tuple(found)
+
+
+def _check_names(asked: Sequence[str], probes: Probes) -> None:
+    known = {*backends.names(), *(name for probe in probes.values() for name in _backends_of(probe))}
+    for name in asked:
+        if name not in known:
+            raise UnknownNameError.from_choices("backend", name, known)
+
+
+def _own(graph: GraphRecord, machine: MachineRecord, spec: OptimizeSpec, probes: Probes) -> Iterator[Contestant]:
+    for name in spec.backends or backends.available():
+        if name not in backends.names():
+            continue
+        backend = backends.get(name)
+        found = backend.probe()
+        if found.available:
+            offered = backend.capabilities(machine).precisions
+            yield from _precise(name, offered, spec, backend.variants(graph, machine))
+        elif not _elsewhere(name, probes):
+            missing = f"{found.reason}; {found.mend}" if found.mend else found.reason
+            yield Contestant(name, "candidate", name, precision=_shown_precision(spec), missing=missing)
+
+
+def _elsewhere(name: str, probes: Probes) -> bool:
+    """Say whether any other environment has a backend; then it is no loss that this one has not."""
+    return any(_backends_of(probe).get(name, {}).get("available", False) for probe in probes.values())
+
+
+def _foreign(environment: str, python: str, probe: Mapping[str, Any], spec: OptimizeSpec) -> Iterator[Contestant]:
+    rows = _backends_of(probe)
+    asked = spec.backends or tuple(name for name, row in rows.items() if row["candidate"])
+    for name in asked:
+        row = rows.get(name)
+        if row is not None and row["available"]:
+            yield from _precise(name, frozenset(row["precisions"]), spec, [{}], environment=environment, python=python)
+
+
+def _precise(
+    name: str,
+    offered: frozenset[str],
+    spec: OptimizeSpec,
+    variants: Sequence[Mapping[str, Option]],
+    *,
+    environment: str = HERE,
+    python: str | None = None,
+) -> Iterator[Contestant]:
+    """Yield one contestant for each precision and each set of options."""
+    precisions = [p for p in PRECISIONS if p in offered] if spec.precision == "best" else [spec.precision]
+    for precision in precisions:
+        if precision not in offered:
+            missing = f"it cannot compute in {precision} here; it offers {', '.join(sorted(offered))}"
+            label = _label(name, precision, {}, environment)
+            yield Contestant(label, "candidate", name, environment, precision, python=python, missing=missing)
+            continue
+        for options in variants:
+            label = _label(name, precision, options, environment)
+            yield Contestant(label, "candidate", name, environment, precision, options, python)
+
+
+def _label(name: str, precision: str, options: Mapping[str, Option], environment: str) -> str:
+    words = [name]
+    words += [precision] if precision != "fp32" else []
+    words += [f"{key}={str(value).lower() if isinstance(value, bool) else value}" for key, value in options.items()]
+    words += [f"@{environment}"] if environment != HERE else []
+    return " ".join(words)
+
+
+def _backends_of(probe: Mapping[str, Any] | EngineryError) -> Mapping[str, Any]:
+    rows: Mapping[str, Any] = {} if isinstance(probe, EngineryError) else probe["backends"]
+    return rows
+
+
+def _shown_precision(spec: OptimizeSpec) -> str:
+    return spec.precision if spec.precision != "best" else "fp32"

@@ -1,0 +1,287 @@
+"""Contestants → records: each is built and verified in a worker of its own, then all take turns on the clock.
+
+Builds run one after another, for each would like all processors. What fails is a row with its reason, never the end
+of the run; what is too far off is timed as well, for its row shows what its error would have bought. A worker stays
+warm until its turns come, unless the next build may need its memory: then its engine is opened anew for each turn.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from enginery import storage
+from enginery.bench.base import Entry, call_timer, time_in_turns
+from enginery.errors import (
+    EngineryError,
+    SourceError,
+    WorkerCrashError,
+    WorkerError,
+    WorkerMemoryError,
+    WorkerTimeoutError,
+)
+from enginery.inputs.base import load_cases
+from enginery.progress import Progress
+from enginery.records import BenchRecord, CandidateRecord
+from enginery.spec import BenchSpec, OptimizeSpec, Option
+from enginery.tune.candidates import HERE, Contestant
+from enginery.tune.choose import choose
+from enginery.tune.lane import Course, Lane, make_room
+
+__all__ = ["Race", "race", "reason_of", "time_engines"]
+
+_PREPARE_S = 5.0
+_BUILD_ROOM = 1.25
+_REASON_CHARACTERS = 400
+_ENDS = {WorkerCrashError: "crashed", WorkerTimeoutError: "timed out", WorkerMemoryError: "out of memory"}
+
+
+@dataclass(frozen=True)
+class Race:
+    """What became of the contestants.
+
+    Args:
+        records: a row for each, in their order; the source framework's stands first.
+        chosen: label of the chosen candidate.
+        engines: the engine folder of each that was built, by label.
+        notes: what a user should know about the run.
+    """
+
+    records: tuple[CandidateRecord, ...]
+    chosen: str
+    engines: Mapping[str, Path]
+    notes: tuple[str, ...] = ()
+
+
+def race(
+    contestants: Sequence[Contestant],
+    *,
+    graph: Path,
+    plain_graph: Path,
+    cases: Path,
+    expected: Path,
+    bench_case: str,
+    spec: OptimizeSpec,
+    folder: Path,
+    source: str,
+    source_sha256: str,
+    graph_sha256: str,
+    reference: str,
+    inputs: str,
+    in_process: Mapping[str, Callable[[], object]] | None = None,
+    progress: Progress | None = None,
+) -> Race:
+    """Build, verify and time all contestants, and choose one.
+
+    Args:
+        contestants: from `enginery.tune.candidates.list_candidates`.
+        graph: ONNX file that candidates are built from.
+        plain_graph: the untouched graph, for the baseline.
+        cases: folder of the inputs.
+        expected: folder of the reference's outputs, each case under its name.
+        bench_case: name of the case that is timed.
+        spec: what was asked for.
+        folder: where each contestant gets a folder; an interrupt removes them, otherwise they are the caller's.
+        source: what the graph came from, for the manifests.
+        source_sha256: hash of that.
+        graph_sha256: hash of `graph`.
+        reference: what the outputs are compared with, in words.
+        inputs: what the cases are, in words.
+        in_process: by label, calls that compute the timed case once in this process: the source framework.
+        progress: told what is going on.
+
+    Raises:
+        NoCandidateError: none was acceptable; the message lists every reason.
+    """
+    progress = progress or Progress()
+    course = Course(
+        cases=cases.absolute(), bench_case=bench_case, spec=spec, expected=expected.absolute(), graph=graph.absolute(),
+        plain_graph=plain_graph.absolute(), source=source, source_sha256=source_sha256, graph_sha256=graph_sha256,
+        reference=reference, inputs=inputs,
+    )  # fmt: skip
+    lanes = _lanes(contestants, course, folder)
+    benches = _run(lanes, course, dict(in_process or {}), progress)
+    rows = [_in_process_row(label, benches[label]) for label in in_process or {}]
+    rows += [_row(lane, benches.get(lane.contestant.label)) for lane in lanes]
+    records, chosen = choose(rows, spec)
+    engines = {lane.contestant.label: lane.engine for lane in lanes if lane.build is not None}
+    return Race(records, chosen, engines, tuple(_notes(lanes)))
+
+
+def time_engines(
+    engines: Mapping[str, Path],
+    *,
+    cases: Path,
+    bench_case: str,
+    folder: Path,
+    options: Mapping[str, Option] | None = None,
+    spec: BenchSpec | None = None,
+    progress: Progress | None = None,
+) -> dict[str, BenchRecord]:
+    """Time engine folders against each other, and write each record into its manifest.
+
+    Args:
+        engines: engine folders by label.
+        cases: folder of the inputs; all engines take the same.
+        bench_case: name of the case that is timed.
+        folder: for the workers.
+        options: stand over those that the engines were built with.
+        spec: when to stop.
+        progress: told what is going on.
+
+    Raises:
+        EngineryError: one of them could not be opened or run.
+    """
+    course = Course(cases=cases.absolute(), bench_case=bench_case, spec=OptimizeSpec(bench=spec or BenchSpec()))
+    contestants = [
+        Contestant(
+            label, "candidate", storage.read_manifest(path).backend, options=options or {}, engine=path.absolute()
+        )
+        for label, path in engines.items()
+    ]
+    lanes = _lanes(contestants, course, folder)
+    benches = _run(lanes, course, {}, progress or Progress())
+    records: dict[str, BenchRecord] = {}
+    for lane in lanes:
+        found = lane.error or benches[lane.contestant.label]
+        if isinstance(found, EngineryError):
+            raise found
+        storage.write_manifest(lane.engine, replace(storage.read_manifest(lane.engine), bench=found))
+        records[lane.contestant.label] = found
+    return records
+
+
+def reason_of(error: EngineryError) -> str:
+    """Say in one line of bounded length why a contestant failed."""
+    said = error.message if isinstance(error, WorkerError) else str(error)
+    kind = next((word for known, word in _ENDS.items() if isinstance(error, known)), "")
+    line = " | ".join(part.strip() for part in said.splitlines() if part.strip())
+    if len(line) > _REASON_CHARACTERS:  # the beginning says what, the end of a log why
+        half = _REASON_CHARACTERS // 2
+        line = f"{line[:half]} ... {line[-half:]}"
+    return f"{kind}: {line}" if kind else line
+
+
+def _lanes(contestants: Sequence[Contestant], course: Course, folder: Path) -> list[Lane]:
+    return [
+        Lane(contestant, course, folder.absolute() / f"{at:02d}-{re.sub(r'[^A-Za-z0-9.=-]+', '-', contestant.label)}")
+        for at, contestant in enumerate(contestants)
+    ]
+
+
+def _run(
+    lanes: Sequence[Lane], course: Course, in_process: Mapping[str, Callable[[], object]], progress: Progress
+) -> dict[str, BenchRecord | EngineryError]:
+    """Prepare all lanes one after another, time those that stand, and leave no worker behind."""
+    lanes = [lane for lane in lanes if not lane.contestant.missing]
+    _plan(lanes, course.spec.bench, len(in_process), progress)
+    try:
+        for at, lane in enumerate(lanes):
+            with progress.step(_step(lane)):
+                _prepare(lane, lanes[:at], progress.changed)
+        with progress.step("time"):
+            return _time([lane for lane in lanes if lane.error is None], course, in_process, progress)
+    except BaseException:
+        for lane in lanes:
+            lane.kill()
+            shutil.rmtree(lane.folder, ignore_errors=True)
+        raise
+    finally:
+        for lane in lanes:
+            lane.close()
+
+
+def _prepare(lane: Lane, before: list[Lane], on_wait: Callable[[], None]) -> None:
+    peaks = [other.build.peak_memory_bytes or 0 for other in before if other.build is not None]
+    make_room(before, int(_BUILD_ROOM * max(peaks, default=0)))
+    try:
+        lane.prepare(on_wait)
+    except WorkerMemoryError as error:
+        warm = [other for other in before if other.pids]
+        if not warm:
+            lane.error = error
+            return
+        for other in warm:
+            other.chill()
+        _prepare(lane, [], on_wait)
+    except EngineryError as error:
+        lane.error = error
+
+
+def _time(
+    lanes: Sequence[Lane], course: Course, in_process: Mapping[str, Callable[[], object]], progress: Progress
+) -> dict[str, BenchRecord | EngineryError]:
+    feeds = next(case.feeds for case in load_cases(course.cases) if case.name == course.bench_case)
+    entries = {label: _in_process_entry(call) for label, call in in_process.items()}
+    entries |= {lane.contestant.label: lane.entry for lane in lanes}
+    return time_in_turns(
+        entries, feeds, course.spec.bench,
+        pids=lambda: [pid for lane in lanes for pid in lane.pids],
+        on_turn=lambda _label, _samples, _finished: progress.changed(),
+    )  # fmt: skip
+
+
+def _in_process_entry(call: Callable[[], object]) -> Entry:
+    """Return the entry of a call in this process; its first call is timed at its first turn."""
+    measure = call_timer(call)
+
+    def timer(warmup_ms: float, seconds: float, min_calls: int) -> list[float]:
+        try:
+            if entry.first_call_ms is None:
+                entry.first_call_ms = measure(0.0, 0.0, 1)[0]
+            return measure(warmup_ms, seconds, min_calls)
+        except EngineryError:
+            raise
+        except Exception as error:
+            raise SourceError(f"it failed with {type(error).__name__}: {error}") from error
+
+    entry = Entry(timer, "this process")
+    return entry
+
+
+def _row(lane: Lane, bench: BenchRecord | EngineryError | None) -> CandidateRecord:
+    contestant = lane.contestant
+    error = lane.error or (bench if isinstance(bench, EngineryError) else None)
+    reason = contestant.missing or (reason_of(error) if error is not None else "")
+    return CandidateRecord(
+        label=contestant.label,
+        role=contestant.role,
+        backend=contestant.backend,
+        environment=contestant.environment,
+        precision=contestant.precision,
+        options=contestant.options,
+        status="failed" if reason else "timed",
+        reason=reason,
+        build=lane.build,
+        verify=lane.verify,
+        bench=bench if isinstance(bench, BenchRecord) else None,
+    )
+
+
+def _in_process_row(label: str, bench: BenchRecord | EngineryError) -> CandidateRecord:
+    row = CandidateRecord(
+        label=label, role="baseline", backend=label.split(maxsplit=1)[0].lower(), environment=HERE, precision="fp32",
+        options={}, status="timed", reason="",
+    )  # fmt: skip
+    if isinstance(bench, EngineryError):
+        return replace(row, status="failed", reason=reason_of(bench))
+    return replace(row, bench=bench)
+
+
+def _plan(lanes: Sequence[Lane], bench: BenchSpec, others: int, progress: Progress) -> None:
+    each_s = min(2 * (bench.warmup_ms + bench.min_turns * bench.turn_ms) / 1e3, bench.limit_s)
+    progress.plan(*((_step(lane), _PREPARE_S) for lane in lanes), ("time", each_s * (len(lanes) + others)))
+
+
+def _step(lane: Lane) -> str:
+    return f"open {lane.contestant.label}" if lane.contestant.engine else f"build and verify {lane.contestant.label}"
+
+
+def _notes(lanes: Sequence[Lane]) -> list[str]:
+    cold = [lane.contestant.label for lane in lanes if lane.cold]
+    if not cold:
+        return []
+    return [f"memory was short, so these were opened anew for every turn: {', '.join(cold)}"]
