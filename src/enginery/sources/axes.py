@@ -1,0 +1,107 @@
+"""Which axes of an exported graph are dynamic, what they are called, and at which sizes a model is traced."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from enginery.errors import UnknownNameError, UsageError
+from enginery.spec import Dim, Shape
+
+__all__ = ["check_shapes", "name_axes", "resize", "tracing_sizes"]
+
+
+def name_axes(shapes: Mapping[str, Shape]) -> dict[str, dict[int, str]]:
+    """Name every dynamic axis: its own name, else ``batch`` for the first axis and ``dim1``, ``dim2``... for others.
+
+    Axes of several inputs share a name, and so have one size in every call, where place and range are equal; the
+    same place with another range is another name, ``dim1_mask`` for the input ``mask``.
+
+    Args:
+        shapes: the profile of each input by name.
+
+    Raises:
+        UsageError: one name is given to two different ranges.
+
+    Example:
+        >>> name_axes({"ids": Shape.parse("1..4x2..8x3"), "mask": Shape.parse("1..4xlength:2..8")})
+        {'ids': {0: 'batch', 1: 'dim1'}, 'mask': {0: 'batch', 1: 'length'}}
+    """
+    ranges: dict[str, tuple[int | None, int, int, int]] = {}
+    axes: dict[str, dict[int, str]] = {name: {} for name in shapes}
+    for name, shape in shapes.items():
+        for axis, dim in enumerate(shape.dims):
+            if dim.dynamic:
+                axes[name][axis] = _name(dim, axis, name, ranges)
+    return axes
+
+
+def _name(dim: Dim, axis: int, tensor: str, ranges: dict[str, tuple[int | None, int, int, int]]) -> str:
+    sizes = (dim.min, dim.opt, dim.max)
+    if dim.name is not None:
+        known = ranges.setdefault(dim.name, (None, *sizes))
+        if known[1:] != sizes:
+            raise UsageError(
+                f"the dimension {dim.name!r} is {known[1]}..{known[2]}..{known[3]} and, in input {tensor!r}, {dim}",
+                mend="one name is one size in every call: give equal ranges, or two names",
+            )
+        return dim.name
+    plain = "batch" if axis == 0 else f"dim{axis}"
+    for candidate in (plain, f"{plain}_{tensor}"):
+        if ranges.setdefault(candidate, (axis, *sizes)) == (axis, *sizes):
+            return candidate
+    return f"{plain}_{tensor}_"
+
+
+def check_shapes(shapes: Mapping[str, Shape], inputs: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare the shapes asked for with the example inputs' names and ranks.
+
+    Raises:
+        UnknownNameError: a shape names no input.
+        UsageError: a shape has another rank than the example input.
+    """
+    for name, shape in shapes.items():
+        if name not in inputs:
+            raise UnknownNameError.from_choices("input", name, inputs)
+        if len(shape.dims) != len(inputs[name]):
+            raise UsageError(
+                f"the shape {shape} for input {name!r} has {len(shape.dims)} dimensions, its example has "
+                f"{len(inputs[name])}: {'x'.join(map(str, inputs[name])) or 'scalar'}",
+                mend="give one range for each axis",
+            )
+
+
+def tracing_sizes(shape: Shape | None, example: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the sizes to trace a model at: the `opt` sizes, but at least 2 on a dynamic axis.
+
+    A tracer takes a size of 1 (or 0) to be a constant, because broadcasting depends on it.
+
+    Args:
+        shape: the profile; None for the example's own sizes.
+        example: sizes of the example input.
+
+    Example:
+        >>> tracing_sizes(Shape.parse("1..1..8x3"), (1, 3))
+        (2, 3)
+    """
+    if shape is None:
+        return example
+    return tuple(max(dim.opt, 2) if dim.dynamic else dim.opt for dim in shape.dims)
+
+
+def resize(array: np.ndarray[Any, Any], sizes: tuple[int, ...]) -> np.ndarray[Any, Any]:
+    """Cut or repeat an array along each axis, so that every value in it is one that was there.
+
+    Example:
+        >>> resize(np.array([[1, 2]]), (2, 3))
+        array([[1, 2, 1],
+               [1, 2, 1]])
+    """
+    for axis, (own, size) in enumerate(zip(array.shape, sizes, strict=True)):
+        if own == 0 and size:
+            array = np.zeros((*array.shape[:axis], size, *array.shape[axis + 1 :]), array.dtype)
+        elif own != size:
+            array = np.take(array, np.arange(size) % max(own, 1), axis=axis)
+    return array

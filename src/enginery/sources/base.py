@@ -1,0 +1,89 @@
+"""The contract between Enginery and a source: what a trained model answers, whatever framework it lives in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from enginery.records import ExportRecord
+from enginery.spec import Shape
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["Array", "Exported", "Source"]
+
+Array = np.ndarray[Any, Any]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A source as a graph, and how it became one.
+
+    Args:
+        graph: the caller's to change.
+        record: what made it, in which versions, and what was tried before.
+    """
+
+    graph: ir.Model
+    record: ExportRecord
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A trained model as its framework has it. Opening one is cheap; exporting and running it may not be."""
+
+    @property
+    def kind(self) -> str:
+        """Its name in `enginery.sources.SOURCES`."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """What a table calls it, such as ``torch module ResNet`` or ``resnet50.onnx``."""
+        ...
+
+    @property
+    def framework(self) -> str | None:
+        """What `run` computes with, such as ``PyTorch 2.13.0 eager``; None where the graph is its own reference."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the file and its external data, or of the module's parameters and buffers."""
+        ...
+
+    def export(self, *, shapes: Mapping[str, Shape], opset: int | None) -> Exported:
+        """Turn it into a graph; the source itself is left as it was.
+
+        Args:
+            shapes: the profile of each input by name; only ranged dimensions become dynamic.
+            opset: version of ONNX's operator set; None for the exporter's or the file's own.
+
+        Raises:
+            ExportError: no exporter gave a right graph; the message lists every attempt.
+            UnknownNameError: `shapes` names no input.
+        """
+        ...
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute the outputs in the source's own framework, under the names that the exported graph has.
+
+        The arrays returned are the caller's.
+
+        Raises:
+            InputNameError: an input is missing or unknown.
+            SourceError: the model itself fails on these inputs.
+        """
+        ...
+
+    def timer(self, feeds: Mapping[str, Array]) -> Callable[[], None]:
+        """Return a function that computes once and waits for the end; the inputs are converted beforehand."""
+        ...
+
+    def example_feeds(self) -> dict[str, Array] | None:
+        """Return the real example inputs that came with the source; None where only shapes were given, or nothing."""
+        ...

@@ -1,0 +1,67 @@
+"""Which line of the user's own code an error of another library is probably about."""
+
+from __future__ import annotations
+
+import linecache
+import re
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from enginery.errors import EngineryError
+
+__all__ = ["explain", "likely_line"]
+
+_FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
+_SHOWN_LINES = 3
+_SHOWN_CHARACTERS = 400
+_OURS = str(Path(__file__).parents[1])
+_STANDARD = sysconfig.get_paths()["stdlib"]
+
+
+def likely_line(error: BaseException, *, framework: str = "torch") -> str:
+    """Return ``file.py:12, in forward: if x.sum() > 0:``, or an empty text where no line of a user's is found.
+
+    The user's own files are preferred; then a package that was installed beside the framework, as a model library is.
+
+    Args:
+        error: as it was caught; its causes and the frames quoted in their messages are searched too.
+        framework: name of the package whose own lines are never meant.
+    """
+    frames = [frame for cause in _chain(error) for frame in _frames(cause)]
+    frames = [f for f in frames if not f[0].startswith((_OURS, "<")) and f"/{framework}/" not in f[0]]
+    installed = [f for f in frames if "site-packages" in f[0]]
+    own = [f for f in frames if f not in installed and not f[0].startswith(_STANDARD)]
+    for file, line, function in (own or installed)[:1]:
+        text = linecache.getline(file, line).strip()
+        return f"{Path(file).name}:{line}, in {function}" + (f": {text}" if text else "")
+    return ""
+
+
+def explain(error: BaseException, *, framework: str = "torch") -> str:
+    """Say why a library failed: the first lines of the deepest cause, and the user's line it is about."""
+    cause = error
+    while cause.__cause__ is not None:
+        cause = cause.__cause__
+    text = cause.message if isinstance(cause, EngineryError) else f"{type(cause).__name__}: {cause}"
+    lines = [line.strip() for line in text.splitlines() if line.strip()][:_SHOWN_LINES]
+    line = likely_line(error, framework=framework)
+    return " ".join(lines)[:_SHOWN_CHARACTERS] + (f" (at {line})" if line else "")
+
+
+def _chain(error: BaseException) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or cause.__context__
+
+
+def _frames(error: BaseException) -> Iterator[tuple[str, int, str]]:
+    """Yield the frames of one error, innermost first: those of its traceback, then those its message quotes."""
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        yield frame.filename, frame.lineno or 0, frame.name
+    for file, line, function in reversed(_FRAME.findall(str(error))):
+        yield file, int(line), function

@@ -1,0 +1,132 @@
+"""Calls the function that a user named as ``file.py:factory`` or ``package.module:factory``."""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import difflib
+import hashlib
+import importlib
+import importlib.util
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from enginery.errors import SourceError, SourceNotFoundError
+from enginery.sources import nearest_files
+from enginery.sources.blame import likely_line
+from enginery.sources.quiet import stdout_to_stderr
+
+__all__ = ["call_factory", "is_factory"]
+
+_DOTTED = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+
+
+def is_factory(text: str) -> bool:
+    """Say whether a text names a factory; a ``.py`` file without one counts, to be told what is missing.
+
+    Example:
+        >>> [is_factory(text) for text in ("models/net.py:make", "package.net:make", "net.py", "net.onnx")]
+        [True, True, True, False]
+    """
+    place, colon, name = text.rpartition(":")
+    if not colon:
+        return text.endswith(".py")
+    return name.isidentifier() and (place.endswith(".py") or _DOTTED.fullmatch(place) is not None)
+
+
+def call_factory(text: str) -> Any:
+    """Import what `text` names, and only that, call it without arguments, and return what it returned.
+
+    Raises:
+        SourceNotFoundError: no such file, module or factory; the nearest is suggested.
+        SourceError: importing or calling it raised; the message has the user's own line.
+    """
+    place, colon, name = text.rpartition(":")
+    if not colon:
+        raise SourceError(f"{text} names no factory", mend=_offer(Path(text)))
+    is_file = place.endswith(".py")
+    with _importable(Path(place).parent if is_file else Path()), stdout_to_stderr():
+        module = _import_file(Path(place)) if is_file else _import_package(place)
+        if not hasattr(module, name):
+            raise SourceNotFoundError(f"{place} has no {name!r}", mend=_nearest_attribute(module, name, place))
+        found = getattr(module, name)
+        if not callable(found) or (hasattr(found, "state_dict") and not isinstance(found, type)):
+            return found  # a model that is made at import is as good as a function that makes it
+        try:
+            return found()
+        except Exception as error:
+            raise _raised(error, f"calling {text}()") from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise SourceNotFoundError(f"there is no file {path}", mend=nearest_files(path))
+    path = path.resolve()
+    # Two files may share a stem, and a stem may be a package's name: the path is the identity.
+    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise SourceError(f"{path} cannot be imported", mend="give a Python file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickle look their module up there
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        raise _raised(error, f"importing {path.name}") from error
+    return module
+
+
+def _import_package(place: str) -> ModuleType:
+    try:
+        return importlib.import_module(place)
+    except ModuleNotFoundError as error:
+        if error.name and (place == error.name or place.startswith(f"{error.name}.")):
+            mend = "run from the folder that holds it, install it, or give file.py:factory"
+            raise SourceNotFoundError(f"there is no module {error.name!r}, asked for as {place}", mend=mend) from error
+        raise _raised(error, f"importing {place}") from error
+    except Exception as error:
+        raise _raised(error, f"importing {place}") from error
+
+
+@contextlib.contextmanager
+def _importable(folder: Path) -> Iterator[None]:
+    """Let the user's file import its neighbours, as ``python file.py`` would."""
+    entry = str(folder.resolve())
+    sys.path.insert(0, entry)
+    try:
+        yield
+    finally:
+        sys.path.remove(entry)
+
+
+def _raised(error: Exception, doing: str) -> SourceError:
+    line = likely_line(error)
+    where = f" at {line}" if line else ""
+    return SourceError(f"{doing} raised {type(error).__name__}: {error}{where}", mend="mend it there, and try again")
+
+
+def _nearest_attribute(module: ModuleType, name: str, place: str) -> str:
+    public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
+    near = difflib.get_close_matches(name, public, n=1, cutoff=0.5)
+    if near:
+        return f"did you mean '{place}:{near[0]}'?"
+    return f"it has: {', '.join(sorted(public)) or 'nothing that could be called'}"
+
+
+def _offer(path: Path) -> str:
+    """List the functions of a file without importing it."""
+    if not path.is_file():
+        return nearest_files(path)
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except (SyntaxError, ValueError) as error:
+        return f"name the function that returns the model, as {path}:NAME (it cannot be parsed: {error})"
+    kinds = (ast.FunctionDef, ast.ClassDef)
+    names = [node.name for node in body if isinstance(node, kinds) and not node.name.startswith("_")]
+    options = " or ".join(f"{path}:{name}" for name in names[:4]) or f"{path}:NAME"
+    return f"name the function that returns the model: {options}"

@@ -1,0 +1,397 @@
+"""A PyTorch module, in memory or returned by a function that the user names: PyTorch's only home.
+
+The module is exported through a thin wrapper whose inputs and outputs are flat tuples of tensors, so that names,
+nested values and keyword arguments are treated alike by the exporters and by `run`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+import hashlib
+import inspect
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from enginery.errors import ExportError, InputNameError, SourceError
+from enginery.optional import require, version
+from enginery.records import ExportRecord
+from enginery.sources.axes import check_shapes, name_axes, resize, tracing_sizes
+from enginery.sources.base import Array, Exported
+from enginery.sources.binding import bind
+from enginery.sources.blame import explain, likely_line
+from enginery.sources.factory import call_factory, is_factory
+from enginery.sources.graph_names import check_dynamic, name_outputs, strip_wrapper
+from enginery.sources.nesting import fill, name_leaves
+from enginery.sources.plan import ExportPlan, make_example, show_shapes
+from enginery.sources.quiet import quiet, stdout_to_stderr
+from enginery.spec import Example, Shape
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["TorchModule", "open", "recognises"]
+
+_DEFAULT_OPSET = 20
+_LOWEST_DYNAMO_OPSET = 18  # it writes 18 without a word when asked for less
+_NOISY = ("torch", "torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir")
+_NEEDS_EXAMPLES = 'give example inputs: example_inputs=..., or --example "NAME:float32[1,3,224,224]" for each input'
+
+
+def recognises(thing: Any) -> bool:
+    """Say whether it is a module in memory, or names a function of a Python file or package."""
+    if isinstance(thing, (str, Path)):
+        return is_factory(str(thing))
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(thing, torch.nn.Module)
+
+
+def open(thing: Any, *, examples: Sequence[Example] = (), example_inputs: Any = None) -> TorchModule:  # noqa: A001
+    """Open a module; a factory is called once, without arguments.
+
+    Args:
+        thing: an `nn.Module`, ``file.py:factory`` or ``package.module:factory``. A factory returns a module, or a
+            module and its example inputs.
+        examples: name, dtype and shape of each input; a name that is no parameter of ``forward`` stands for the
+            next one, and is what the graph calls it.
+        example_inputs: a tensor or numpy array, a tuple of them in the order of ``forward``, or a dict by name.
+
+    Raises:
+        MissingExtraError: PyTorch is not installed.
+        SourceNotFoundError: there is no such file, module or factory.
+        SourceError: the factory raised or returned something else, or the inputs do not fit ``forward``.
+    """
+    torch = require("torch", extra="torch", why="to take a PyTorch module")
+    label = None
+    module = thing
+    if isinstance(thing, (str, Path)):
+        module = call_factory(str(thing))
+        if isinstance(module, tuple) and len(module) == 2:  # noqa: PLR2004 - module, example inputs
+            module, returned = module
+            example_inputs = returned if example_inputs is None else example_inputs
+        if not isinstance(module, torch.nn.Module):
+            raise SourceError(
+                f"{thing} returned a {type(module).__name__}, not a PyTorch module",
+                mend="let it return an nn.Module, or a tuple of the module and its example inputs",
+            )
+        label = f"torch module {type(module).__name__} ({Path(str(thing)).name})"
+    return TorchModule(module, label=label, examples=examples, example_inputs=example_inputs)
+
+
+class TorchModule:
+    """An `nn.Module` with its example inputs; it computes in evaluation mode and is never changed.
+
+    Args:
+        module: the caller's; its training mode is put back after each use.
+        label: what a table calls it.
+        examples: stand over `example_inputs`.
+        example_inputs: of one call.
+    """
+
+    kind = "torch"
+
+    def __init__(
+        self, module: Any, *, label: str | None = None, examples: Sequence[Example] = (), example_inputs: Any = None
+    ) -> None:
+        self._torch = require("torch", extra="torch", why="to take a PyTorch module")
+        self.label = label or f"torch module {type(module).__name__}"
+        self.framework = f"PyTorch {self._torch.__version__.partition('+')[0]} eager"
+        self._original = module
+        self._was_training = bool(module.training)
+        self._half = self._half_dtypes(module)
+        self._module = self._in_full_precision(module) if self._half else module
+        self._has_data = not examples and example_inputs is not None
+        if examples:
+            example_inputs = {example.name: make_example(example) for example in examples}
+        self._call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
+        if example_inputs is not None:
+            self._call, leaves = bind(inspect.signature(module.forward), example_inputs, self._is_array)
+            self._example = {name: self._numpy(value) for name, value in leaves}
+
+    @functools.cached_property
+    def sha256(self) -> str:
+        """Hash of all parameters and buffers: names, dtypes, shapes and bytes."""
+        digest = hashlib.sha256()
+        for name, value in sorted(self._original.state_dict().items()):
+            if isinstance(value, self._torch.Tensor):
+                digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+                flat = value.detach().cpu().contiguous().reshape(-1)
+                digest.update(flat.view(self._torch.uint8).numpy().data)
+            else:
+                digest.update(f"{name} {value!r}\n".encode())
+        return digest.hexdigest()
+
+    def example_feeds(self) -> dict[str, Array] | None:
+        """Return copies of the example inputs by name; None where only their shapes were given."""
+        return {name: array.copy() for name, array in self._example.items()} if self._has_data else None
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Compute once, without gradients and in evaluation mode.
+
+        Args:
+            feeds: an array for each input by name, as the graph calls it.
+
+        Returns:
+            The outputs under the names that the exported graph has; the caller owns them.
+
+        Raises:
+            InputNameError: an input is missing or unknown.
+            SourceError: ``forward`` raised.
+        """
+        tensors = self._tensors(feeds)
+        with self._evaluating(), stdout_to_stderr():
+            outputs = self._forward(tensors)
+        return {name: np.array(self._numpy(value)) for name, value in outputs}
+
+    def timer(self, feeds: Mapping[str, Array]) -> Callable[[], None]:
+        """Return a function that calls the module once; inputs are tensors already, on its device."""
+        args, kwargs = self._arguments(self._tensors(feeds))
+        module, evaluating, cuda = self._module, self._evaluating, self._torch.cuda
+        device, training = self._device(), self._training()
+
+        def call() -> None:
+            with evaluating(training):
+                module(*args, **kwargs)
+                if device.type == "cuda":
+                    cuda.synchronize(device)
+
+        return call
+
+    def export(self, *, shapes: Mapping[str, Shape], opset: int | None = None) -> Exported:
+        """Export with ``torch.onnx.export``: by ``torch.export``, and by tracing where that fails.
+
+        Args:
+            shapes: the profile of each input by name; an input that is not named keeps its example's sizes.
+            opset: version of ONNX's operator set; None for 20.
+
+        Raises:
+            ExportError: neither gave a right graph; the message lists both reasons.
+            SourceError: there are no example inputs, or the module cannot run on them.
+            UnknownNameError: `shapes` names no input.
+            UsageError: a shape does not fit its example.
+        """
+        begin = time.perf_counter()
+        plan = self._plan(shapes, opset or _DEFAULT_OPSET)
+        attempts: list[str] = []
+        for exporter, export in (
+            ("torch.onnx.export (dynamo)", self._export_dynamo),
+            ("torch.onnx.export (TorchScript)", self._export_torchscript),
+        ):
+            try:
+                graph = export(plan)
+                self._finish(graph, plan)
+            except Exception as error:  # noqa: BLE001 - exporters raise anything; each reason is kept and shown
+                attempts.append(f"{exporter}: {explain(error)}")
+                continue
+            return Exported(graph, self._record(graph, exporter, plan, attempts, time.perf_counter() - begin))
+        raise ExportError(
+            f"{self.label} cannot be exported to ONNX:\n  " + "\n  ".join(attempts),
+            mend="change the lines named above, or give a module that leaves that part out",
+        )
+
+    def _plan(self, shapes: Mapping[str, Shape], opset: int) -> ExportPlan:
+        if self._call is None:
+            raise SourceError(f"{self.label} has no example inputs", mend=_NEEDS_EXAMPLES)
+        check_shapes(shapes, {name: array.shape for name, array in self._example.items()})
+        feeds = {
+            name: resize(array, tracing_sizes(shapes.get(name), array.shape)) for name, array in self._example.items()
+        }
+        notes = []
+        if self._half:
+            notes.append(f"the module's {' and '.join(self._half)} parameters were taken as float32")
+        if self._was_training:
+            notes.append("the module was in training mode; it was exported in evaluation mode")
+        axes = {name: found for name, found in name_axes(shapes).items() if found}
+        return ExportPlan(feeds, tuple(self.run(feeds)), axes, shapes, opset, notes)
+
+    def _export_dynamo(self, plan: ExportPlan) -> ir.Model:
+        """Export by ``torch.export``, which proves that dynamic axes are."""
+        if plan.opset < _LOWEST_DYNAMO_OPSET:
+            raise ExportError(f"it writes opset {_LOWEST_DYNAMO_OPSET} at the least, {plan.opset} was asked for")
+        dynamic = tuple(plan.axes.get(name, {}) for name in plan.feeds)
+        with self._evaluating(), quiet(*_NOISY):
+            program = self._torch.onnx.export(
+                self._flat(),
+                tuple(self._tensors(plan.feeds)),
+                dynamo=True,
+                opset_version=plan.opset,
+                input_names=list(plan.feeds),
+                output_names=list(plan.outputs),
+                dynamic_shapes=(dynamic,) if plan.axes else None,
+                verbose=False,
+            )
+        graph: ir.Model = program.model
+        return graph
+
+    def _export_torchscript(self, plan: ExportPlan) -> ir.Model:
+        """Export by tracing one call, after the trace was seen to agree with the module at other sizes too."""
+        import tempfile
+
+        import onnx_ir as ir
+
+        tensors = tuple(self._tensors(plan.feeds))
+        with self._evaluating(), quiet(*_NOISY) as warned, tempfile.TemporaryDirectory(prefix="enginery-") as folder:
+            traced = self._torch.jit.trace(self._flat(), tensors, check_trace=False)
+            other = self._check_trace(traced, plan) if plan.axes else None
+            path = Path(folder) / "model.onnx"
+            self._torch.onnx.export(
+                traced,
+                tensors,
+                str(path),
+                dynamo=False,
+                opset_version=plan.opset,
+                input_names=list(plan.feeds),
+                output_names=list(plan.outputs),
+                dynamic_axes=dict(plan.axes),
+            )
+            graph = ir.external_data.load_to_model(ir.load(path))  # the folder goes, and its data with it
+        if other is not None:
+            name_outputs(graph, plan.axes, (plan.feeds, self.run(plan.feeds)), (other, self.run(other)))
+        tracer = [str(w.message).partition("\n")[0] for w in warned if w.category.__name__ == "TracerWarning"]
+        plan.notes.append(
+            "exported by tracing one call: branches that depend on values are fixed as that call took them"
+        )
+        plan.notes.extend(dict.fromkeys(tracer))
+        return graph
+
+    def _check_trace(self, traced: Any, plan: ExportPlan) -> dict[str, Array]:
+        """Compare the trace with the module at the other end of the profile, and return those inputs."""
+        other = plan.other_feeds()
+        expected = self.run(other)
+        tensors = self._tensors(other)
+        try:
+            found = [self._numpy(value) for value in traced(*tensors)]
+        except RuntimeError as error:
+            raise ExportError(f"its trace cannot take {show_shapes(other)}, sizes are fixed in it: {error}") from error
+        for (name, right), got in zip(expected.items(), found, strict=True):
+            if right.shape != got.shape or not np.allclose(right, got, rtol=1e-3, atol=1e-4, equal_nan=True):
+                raise ExportError(f"its trace gives another {name!r} than the module at {show_shapes(other)}")
+        return other
+
+    def _finish(self, graph: ir.Model, plan: ExportPlan) -> None:
+        """Check what an exporter wrote, and take its wrapper out of the names."""
+        from onnx_ir.passes.common import CheckerPass
+
+        found = graph.opset_imports.get("")
+        if found != plan.opset:
+            raise ExportError(f"it wrote opset {found}, {plan.opset} was asked for")
+        check_dynamic(graph, plan.axes)
+        strip_wrapper(graph)
+        graph.graph.name = type(self._original).__name__
+        with quiet(*_NOISY):
+            CheckerPass()(graph)
+
+    def _record(
+        self, graph: ir.Model, exporter: str, plan: ExportPlan, attempts: Sequence[str], seconds: float
+    ) -> ExportRecord:
+        return ExportRecord(
+            source=self.label,
+            kind=self.kind,
+            exporter=exporter,
+            versions={name: found for name in ("torch", "onnx", "onnxscript") if (found := version(name))},
+            opset=plan.opset,
+            dynamic_axes={name: tuple(found.values()) for name, found in plan.axes.items()},
+            seconds=seconds,
+            nodes=sum(1 for _ in graph.graph),
+            attempts=tuple(attempts),
+            notes=tuple(plan.notes),
+        )
+
+    def _tensors(self, feeds: Mapping[str, Array]) -> list[Any]:
+        """Return a tensor for each input, in the order of the example inputs."""
+        if self._call is None:
+            raise SourceError(f"{self.label} has no example inputs", mend=_NEEDS_EXAMPLES)
+        names = list(self._example)
+        if set(feeds) != set(names):
+            wrong = ", ".join(repr(name) for name in sorted(set(feeds) ^ set(names)))
+            raise InputNameError(
+                f"{self.label} is given other inputs than it takes: {wrong}",
+                mend=f"its inputs are {', '.join(names) or 'none'}",
+            )
+        device = self._device()
+        # A copy: torch warns of arrays that cannot be written to, and a module may write to its inputs.
+        return [self._torch.from_numpy(np.array(feeds[name], order="C")).to(device) for name in names]
+
+    def _arguments(self, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        args, kwargs = fill(self._call, self._is_array, iter(tensors))
+        return args, kwargs
+
+    def _forward(self, tensors: Sequence[Any]) -> list[tuple[str, Any]]:
+        """Call the module and name the tensors that come back."""
+        args, kwargs = self._arguments(tensors)
+        try:
+            outputs = self._module(*args, **kwargs)
+        except Exception as error:
+            line = likely_line(error)
+            raise SourceError(
+                f"{self.label} raised {type(error).__name__}: {error}" + (f" at {line}" if line else ""),
+                mend=f"check the inputs: {', '.join(f'{t.dtype} {tuple(t.shape)}' for t in tensors)}",
+            ) from error
+        return name_leaves(outputs, self._is_array, single="output")
+
+    def _flat(self) -> Any:
+        """Wrap the module so that it takes and returns tuples of tensors."""
+        source = self
+
+        class Flat(self._torch.nn.Module):  # type: ignore[name-defined, misc]
+            def __init__(self) -> None:
+                super().__init__()
+                self.module = source._module
+                self.training = False
+
+            def forward(self, *tensors: Any) -> tuple[Any, ...]:
+                args, kwargs = source._arguments(tensors)
+                outputs = name_leaves(self.module(*args, **kwargs), source._is_array, single="output")
+                return tuple(value for _, value in outputs)
+
+        return Flat()
+
+    @contextlib.contextmanager
+    def _evaluating(self, training: list[Any] | None = None) -> Iterator[None]:
+        """Compute without gradients, every submodule in evaluation mode; put their modes back at the end."""
+        training = self._training() if training is None else training
+        for module in training:
+            module.training = False
+        try:
+            with self._torch.no_grad():
+                yield
+        finally:
+            for module in training:
+                module.training = True
+
+    def _training(self) -> list[Any]:
+        return [module for module in self._module.modules() if module.training]
+
+    def _half_dtypes(self, module: Any) -> tuple[str, ...]:
+        half = (self._torch.float16, self._torch.bfloat16)
+        tensors = (*module.parameters(), *module.buffers())
+        return tuple(sorted({str(t.dtype).removeprefix("torch.") for t in tensors if t.dtype in half}))
+
+    def _in_full_precision(self, module: Any) -> Any:
+        """Return a float32 copy of a module in half precision: precision is chosen later, on the graph."""
+        half = (self._torch.float16, self._torch.bfloat16)
+        return copy.deepcopy(module)._apply(  # noqa: SLF001 - float() would turn float64 too
+            lambda tensor: tensor.float() if tensor.dtype in half else tensor
+        )
+
+    def _is_array(self, value: Any) -> bool:
+        return isinstance(value, (self._torch.Tensor, np.ndarray))
+
+    def _numpy(self, value: Any) -> Array:
+        if isinstance(value, np.ndarray):
+            return value.astype(np.float32) if value.dtype == np.float16 and self._half else value
+        value = value.detach().cpu()
+        if value.dtype == self._torch.bfloat16 or (value.dtype == self._torch.float16 and self._half):
+            value = value.float()
+        array: Array = value.resolve_conj().resolve_neg().numpy()
+        return array
+
+    def _device(self) -> Any:
+        tensor = next(self._module.parameters(), next(self._module.buffers(), None))
+        return self._torch.device("cpu") if tensor is None else tensor.device
