@@ -38,7 +38,16 @@ def infer_shapes(model: ir.Model) -> str:
 
 
 def _take(value: ir.Value, found: ir.Value) -> None:
+    import onnx_ir as ir
+
     if found.shape is not None:
-        value.shape = found.shape.copy()
+        value.shape = ir.Shape([_known(dim) for dim in found.shape])
     if found.type is not None:
         value.type = found.type
+
+
+def _known(dim: int | ir.SymbolicDim) -> int | str | None:
+    """Forget a name that the inference itself made up."""
+    if isinstance(dim, int):
+        return dim
+    return None if dim.value is None or dim.value.startswith("unk__") else dim.value

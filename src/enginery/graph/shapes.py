@@ -29,6 +29,10 @@ class _Axis:
     own: int | str | None
     asked: Dim
 
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        return self.asked.min, self.asked.opt, self.asked.max
+
     def __str__(self) -> str:
         return f"input {self.tensor!r}, axis {self.axis}"
 
@@ -64,13 +68,13 @@ def apply_shapes(model: ir.Model, shapes: Mapping[str, Shape]) -> ir.Model:
         if name not in inputs:
             raise UnknownNameError.from_choices("input", name, inputs)
     axes = [axis for name, shape in shapes.items() for axis in _axes(inputs[name], shape)]
-    fixed, names = _resolve(axes)
-    if not axes:
-        return copy
-    for axis in axes:
-        _write(inputs[axis.tensor], axis.axis, _target(axis, fixed, names))
-    _rename(copy, fixed, {old: new for old, new in names.items() if isinstance(old, str)})
-    _infer(copy)
+    targets = _targets(axes)
+    _replace_symbols(copy, {key: target for key, target in targets.items() if isinstance(key, str)})
+    for axis, target in targets.items():
+        if isinstance(axis, _Axis):
+            _write(inputs[axis.tensor], axis.axis, target)
+    if axes:
+        _infer(copy)
     return copy
 
 
@@ -107,89 +111,71 @@ def _check_static(axis: _Axis, size: int) -> None:
         raise GraphError(f"{axis}: {axis.asked} was asked for, but the graph has fixed it at {size}", mend=mend)
 
 
-def _resolve(axes: list[_Axis]) -> tuple[dict[str, int], dict[str | _Axis, str]]:
-    """Decide each axis: the sizes of the graph's symbols that become fixed, and the names of those that stay.
-
-    Names are found by the graph's symbol, or by the axis where the graph has none.
-    """
-    fixed: dict[str, int] = {}
-    names: dict[str | _Axis, str] = {}
-    first: dict[str, _Axis] = {}
+def _targets(axes: list[_Axis]) -> dict[str | _Axis, int | str]:
+    """Decide what becomes of each symbol of the graph, and of each axis without one: a size or a name."""
+    groups: dict[str | _Axis, list[_Axis]] = {}
     for axis in axes:
-        if isinstance(axis.own, str):
-            _agree(first.setdefault(axis.own, axis), axis, axis.own)
-            if not axis.asked.dynamic:
-                fixed[axis.own] = axis.asked.min
-            elif axis.asked.name or axis.own not in names:
-                _check_one_name(names, axis)
-                names[axis.own] = axis.asked.name or names.get(axis.own) or _name_of(axis.own)
-        elif axis.asked.dynamic and axis.asked.name:
-            names[axis] = axis.asked.name
-    ranges: dict[str, _Axis] = {}
-    for axis in axes:
-        key = axis.own if isinstance(axis.own, str) else axis
-        if key in names:
-            _agree(ranges.setdefault(names[key], axis), axis, names[key])
-    for axis in axes:
-        if axis.own is None and axis.asked.dynamic and axis not in names:
-            names[axis] = _default_name(axis, axes, ranges)
-            ranges.setdefault(names[axis], axis)
-    return fixed, names
+        groups.setdefault(axis.own if isinstance(axis.own, str) else axis, []).append(axis)
+    targets: dict[str | _Axis, int | str] = {}
+    owners: dict[str, _Axis] = {}
+    for key, group in groups.items():
+        for axis in group:
+            _agree(group[0], axis, str(group[0].own))
+        name = _given_name(group) or group[0].own
+        if not group[0].asked.dynamic:
+            targets[key] = group[0].asked.min
+        elif isinstance(name, str):
+            targets[key] = name
+            _agree(owners.setdefault(name, group[0]), group[0], name)
+    for axis in (group[0] for key, group in groups.items() if key not in targets):
+        name = _default_name(axis, axes, owners)
+        targets[axis] = name
+        owners.setdefault(name, axis)
+    return targets
 
 
-def _name_of(symbol: str) -> str:
-    """Return a symbol of the graph as a name; ONNX allows any text there."""
-    return symbol
-
-
-def _check_one_name(names: Mapping[str | _Axis, str], axis: _Axis) -> None:
-    symbol, given = axis.own, axis.asked.name
-    before = names.get(symbol or "")
-    if given and before not in (None, symbol, given):
-        raise GraphError(
-            f"{axis}: the name {given!r} was given to a dimension that the graph calls {symbol!r}, which was named "
-            f"{before!r} elsewhere",
-            mend="give both the same name",
-        )
+def _given_name(group: list[_Axis]) -> str | None:
+    """Return the name given to the axes that share one symbol of the graph, or None."""
+    named = [axis for axis in group if axis.asked.name]
+    for axis in named:
+        if axis.asked.name != named[0].asked.name:
+            raise GraphError(
+                f"{named[0]} was named {named[0].asked.name!r} and {axis} {axis.asked.name!r}, "
+                f"but the graph calls both {axis.own!r}",
+                mend="give both the same name",
+            )
+    return named[0].asked.name if named else None
 
 
 def _agree(first: _Axis, axis: _Axis, name: str) -> None:
-    mine, other = axis.asked, first.asked
-    if (mine.min, mine.opt, mine.max) != (other.min, other.opt, other.max):
+    if first.sizes != axis.sizes:
         raise GraphError(
-            f"{first} was asked to be {other} and {axis} to be {mine}, but both are {name!r}, which has one size",
+            f"{first} was asked to be {first.asked} and {axis} to be {axis.asked}, but both are {name!r}, "
+            "which has one size in a call",
             mend="give both the same range, or other names",
         )
 
 
-def _default_name(axis: _Axis, axes: list[_Axis], ranges: Mapping[str, _Axis]) -> str:
-    """Name an axis that nobody named. Only the batch is taken to be shared between inputs."""
+def _default_name(axis: _Axis, axes: list[_Axis], owners: Mapping[str, _Axis]) -> str:
+    """Name an axis that nobody named. Only the batch is taken to be shared between inputs, where its range is."""
     name = f"dim{axis.axis}" if axis.axis else "batch"
-    other = ranges.get(name)
-    if other is not None and other.axis == 0 == axis.axis:
-        mine, its = axis.asked, other.asked
-        shared = (mine.min, mine.opt, mine.max) == (its.min, its.opt, its.max)
-        return name if shared else f"{axis.tensor}_{name}"
-    twin = any(a.axis == axis.axis and a.tensor != axis.tensor and a.own is None for a in axes)
-    return f"{axis.tensor}_{name}" if other is not None or (twin and axis.axis) else name
-
-
-def _target(axis: _Axis, fixed: Mapping[str, int], names: Mapping[str | _Axis, str]) -> int | str:
-    if isinstance(axis.own, str):
-        return fixed[axis.own] if axis.own in fixed else names[axis.own]
-    return names[axis] if axis.asked.dynamic else axis.asked.min
+    owner = owners.get(name)
+    if axis.axis == 0:
+        return name if owner is None or (owner.axis == 0 and owner.sizes == axis.sizes) else f"{axis.tensor}_{name}"
+    twins = {other.tensor for other in axes if other.axis == axis.axis and other.own is None and other.asked.dynamic}
+    return name if owner is None and len(twins) == 1 else f"{axis.tensor}_{name}"
 
 
 def _write(value: ir.Value, axis: int, target: int | str) -> None:
     import onnx_ir as ir
 
-    dims: list[int | str | ir.SymbolicDim | None] = list(value.shape) if value.shape is not None else [None] * (axis)
+    dims: list[int | str | ir.SymbolicDim | None] = list(value.shape) if value.shape is not None else [None] * axis
     dims.extend([None] * (axis + 1 - len(dims)))
     dims[axis] = target
     value.shape = ir.Shape(dims)
 
 
-def _rename(model: ir.Model, fixed: Mapping[str, int], names: Mapping[str, str]) -> None:
+def _replace_symbols(model: ir.Model, targets: Mapping[str, int | str]) -> None:
     """Replace the symbols of the graph everywhere: by their sizes, or by their new names."""
     import onnx_ir as ir
 
@@ -199,22 +185,21 @@ def _rename(model: ir.Model, fixed: Mapping[str, int], names: Mapping[str, str])
         for value in (*graph.inputs, *outputs, *graph.outputs):
             if value.shape is not None and value not in done:
                 done.add(value)
-                value.shape = ir.Shape([_replaced(dim, fixed, names) for dim in value.shape])
+                value.shape = ir.Shape([_replaced(dim, targets) for dim in value.shape])
 
 
-def _replaced(dim: int | ir.SymbolicDim, fixed: Mapping[str, int], names: Mapping[str, str]) -> int | str | None:
+def _replaced(dim: int | ir.SymbolicDim, targets: Mapping[str, int | str]) -> int | str | None:
     """Replace symbols in one dimension; an expression of them, such as ``2*n + 1``, is computed where it can be."""
     if isinstance(dim, int) or dim.value is None:
         return dim if isinstance(dim, int) else None
-    if dim.value in fixed:
-        return fixed[dim.value]
-    if dim.value in names:
-        return names[dim.value]
+    if dim.value in targets:
+        return targets[dim.value]
     symbols = set(_SYMBOL.findall(dim.value))
-    if symbols and symbols <= fixed.keys():
-        found = dim.evaluate({symbol: fixed[symbol] for symbol in symbols})
+    sizes = {symbol: size for symbol in symbols if isinstance(size := targets.get(symbol), int)}
+    if symbols and symbols == sizes.keys():
+        found = dim.evaluate(sizes)
         return found if isinstance(found, int) else None
-    return _SYMBOL.sub(lambda match: str(fixed.get(match[0], names.get(match[0], match[0]))), dim.value)
+    return _SYMBOL.sub(lambda match: str(targets.get(match[0], match[0])), dim.value)
 
 
 def _infer(model: ir.Model) -> None:
@@ -232,5 +217,4 @@ def _infer(model: ir.Model) -> None:
 
 
 def _fuller(inferred: int | ir.SymbolicDim, before: int | ir.SymbolicDim) -> int | ir.SymbolicDim:
-    unknown = not isinstance(inferred, int) and (inferred.value is None or inferred.value.startswith("unk__"))
-    return before if unknown else inferred
+    return inferred if isinstance(inferred, int) or inferred.value is not None else before

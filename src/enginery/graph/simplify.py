@@ -1,0 +1,191 @@
+"""Simplify a graph by a tuple of passes, each checked; one that breaks or crashes the graph is dropped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from enginery.graph.agree import difference
+from enginery.graph.base import all_nodes, skeleton, tensor_infos
+from enginery.graph.passes.base import Pass, is_random, quiet
+from enginery.graph.passes.drop_dropout import DropDropout
+from enginery.graph.passes.drop_no_ops import DropNoOps
+from enginery.graph.passes.eliminate_identities import EliminateIdentities
+from enginery.graph.passes.fold_batch_norm import FoldBatchNorm
+from enginery.graph.passes.fold_constants import FoldConstants
+from enginery.graph.passes.inline_functions import InlineFunctions
+from enginery.graph.passes.lift_constants import LiftConstants
+from enginery.graph.passes.merge_duplicates import MergeEqualInitializers, MergeEqualNodes
+from enginery.graph.passes.remove_unused import RemoveUnused
+from enginery.graph.passes.sort_nodes import SortNodes
+from enginery.records import PassRecord, SimplifyRecord
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["PASSES", "Evaluate", "simplify"]
+
+Outputs: TypeAlias = list[dict[str, np.ndarray[Any, Any]]]
+Evaluate: TypeAlias = "Callable[[ir.Model], Outputs]"
+"""Runs a graph on one or more fixed inputs and returns the outputs of each by name."""
+
+PASSES: tuple[Pass, ...] = (
+    InlineFunctions(),
+    SortNodes(),
+    EliminateIdentities(),
+    FoldConstants(),
+    LiftConstants(),
+    DropDropout(),
+    DropNoOps(),
+    FoldBatchNorm(),
+    MergeEqualInitializers(),
+    MergeEqualNodes(),
+    RemoveUnused(),
+)
+"""What `simplify` does, in this order."""
+
+
+def simplify(
+    model: ir.Model,
+    *,
+    evaluate: Evaluate | None,
+    say: Callable[[str], None],
+    passes: Sequence[Pass] = PASSES,
+) -> tuple[ir.Model, SimplifyRecord]:
+    """Return a simpler graph that computes the same, and what each pass did.
+
+    After each pass that changed something, the inputs and outputs must have kept names, order, types and dimensions,
+    ONNX's checker must pass where it passed before, and the outputs must still agree with the original's
+    (`enginery.graph.agree`). A pass that fails any of it, or raises, is dropped: its changes are thrown away, `say`
+    tells so, and the next pass goes on from the graph before it.
+
+    Args:
+        model: the graph; it is not changed, and shares its weights with the result.
+        evaluate: runs a graph on fixed inputs, ONNX Runtime for example; None for structural checks only.
+        say: takes loud lines.
+        passes: what to do.
+    """
+    begin = time.perf_counter()
+    checks = _Checks.of(model, evaluate, say)
+    current = model.clone()
+    records: list[PassRecord] = []
+    for one in passes:
+        current, done = _run(one, current, checks)
+        records.append(done)
+        if done.status == "dropped":
+            say(f"simplify: dropped the pass {done.name!r}: {done.reason}")
+    record = SimplifyRecord(
+        nodes_before=_count(model),
+        nodes_after=_count(current),
+        passes=tuple(records),
+        checked_by=checks.described,
+        seconds=time.perf_counter() - begin,
+    )
+    return current, record
+
+
+def _run(one: Pass, model: ir.Model, checks: _Checks) -> tuple[ir.Model, PassRecord]:
+    """Run one pass on a copy; return the copy where it is good, else the model as it was."""
+    begin, before = time.perf_counter(), _count(model)
+    copy, status = model, "unchanged"
+    try:
+        if one.requires(model):
+            copy = model.clone()
+            changed = one.apply(copy)
+            reason = one.ensures(copy) or (checks.problem(copy) if changed else "")
+            status = "dropped" if reason else "changed" if changed else "unchanged"
+        else:
+            reason = ""
+    except Exception as error:  # noqa: BLE001 - whatever a pass does, the graph before it is good
+        status, reason = "dropped", f"it raised {type(error).__name__}: {error}"
+    kept = copy if status == "changed" else model
+    ms = (time.perf_counter() - begin) * 1e3
+    return kept, PassRecord(one.name, status, before, _count(kept), ms, reason)
+
+
+@dataclass(frozen=True)
+class _Checks:
+    """What must stay as it was.
+
+    Args:
+        inputs, outputs: names, types and dimensions.
+        valid: whether ONNX's checker takes the original.
+        expected: the original's outputs; None where they cannot be compared.
+    """
+
+    inputs: tuple[Any, ...]
+    outputs: tuple[Any, ...]
+    valid: bool
+    evaluate: Evaluate | None
+    expected: Outputs | None
+    described: str
+
+    @classmethod
+    def of(cls, model: ir.Model, evaluate: Evaluate | None, say: Callable[[str], None]) -> _Checks:
+        """Note what must stay, and say loudly what cannot be checked."""
+        expected, why = _evaluated(model, evaluate)
+        if why and evaluate is not None:
+            say(f"simplify: outputs are not compared, only the structure is checked: {why}")
+        valid = not _checker_problem(model)
+        parts = ["signature", *(["onnx.checker"] if valid else [])]
+        if expected is not None:
+            parts.append(f"outputs of {len(expected)} fixed input{'s' if len(expected) != 1 else ''}")
+        described = ", ".join(parts) + (f" (outputs not compared: {why})" if why else "")
+        inputs, outputs = tensor_infos(model.graph.inputs), tensor_infos(model.graph.outputs)
+        return cls(inputs, outputs, valid, evaluate, expected, described)
+
+    def problem(self, model: ir.Model) -> str:
+        """Say what a pass broke; empty where all is as it was."""
+        for kind, before, values in (
+            ("inputs", self.inputs, model.graph.inputs),
+            ("outputs", self.outputs, model.graph.outputs),
+        ):
+            after = tensor_infos(values)
+            if after != before:
+                return f"it changed the {kind}: {_shown(after, before)} instead of {_shown(before, after)}"
+        if self.valid and (said := _checker_problem(model)):
+            return f"the graph is no longer valid: {said}"
+        if self.evaluate is None or self.expected is None:
+            return ""
+        try:
+            found = self.evaluate(model)
+        except Exception as error:  # noqa: BLE001 - the runtime's kinds are its own
+            return f"the graph no longer runs: {error}"
+        return difference(self.expected, found)
+
+
+def _evaluated(model: ir.Model, evaluate: Evaluate | None) -> tuple[Outputs | None, str]:
+    """Run the original; return its outputs, or why there are none to compare with."""
+    if evaluate is None:
+        return None, "nothing to run the graph with was given"
+    if any(is_random(node) for node in all_nodes(model)):
+        return None, "the graph draws random numbers"
+    try:
+        return evaluate(model), ""
+    except Exception as error:  # noqa: BLE001 - the runtime's kinds are its own
+        return None, f"the graph does not run: {error}"
+
+
+def _checker_problem(model: ir.Model) -> str:
+    import onnx
+
+    try:
+        with quiet():
+            onnx.checker.check_model(skeleton(model))
+    except Exception as error:  # noqa: BLE001 - the checker, or the graph cannot even be written
+        return str(error).strip().split("\n", 1)[0]
+    return ""
+
+
+def _shown(these: tuple[Any, ...], others: tuple[Any, ...]) -> str:
+    """Show only those tensors that differ."""
+    shown = [f"{info.name} {info.dtype}{list(info.shape or ())}" for info in these if info not in others]
+    return ", ".join(shown) or "another order"
+
+
+def _count(model: ir.Model) -> int:
+    return sum(1 for _ in all_nodes(model))
