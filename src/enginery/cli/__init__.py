@@ -1,1 +1,1 @@
-"""To be written."""
+"""The command line: parse, call one library function, render. One file a command, and only this package prints."""

@@ -28,7 +28,7 @@ def optimize_text(record: OptimizeRecord, style: Style = PLAIN) -> str:
     compared = _Compared.of(record)
     notes: list[str] = []
     rows = [_row(candidate, compared, notes) for candidate in record.candidates]
-    columns = _columns(compared)
+    columns = _columns()
     shown = [at for at, column in enumerate(columns) if column.title in _ALWAYS or any(_told(row[at]) for row in rows)]
     drawn = table(
         [columns[at] for at in shown],
@@ -84,15 +84,14 @@ class _Compared:
 _ALWAYS = ("candidate", "p50 ms", "status")
 
 
-def _columns(compared: _Compared) -> list[Column]:
-    source = compared.source.backend or compared.source.label if compared.source else ""
+def _columns() -> list[Column]:
     return [
         Column("", rank=0),
         Column("candidate", wraps=True),
         Column("precision", rank=5),
         Column("p50 ms", right=True),
         Column("rows/s", right=True, rank=4),
-        Column(f"vs {source}" if len(source) <= len("tensorflow") else "vs source", right=True, rank=2),
+        Column("vs source", right=True, rank=2),
         Column("vs ORT", right=True, rank=1),
         Column("error", right=True),
         Column("accuracy", right=True, rank=1),

@@ -1,0 +1,43 @@
+"""``enginery export``: a trained model becomes an ONNX file."""
+
+from __future__ import annotations
+
+import rich_click as click
+
+from enginery.cli import options
+from enginery.spec import Example, Shape
+
+__all__ = ["command"]
+
+
+@click.command("export")
+@click.argument("source")
+@options.output("FILE.onnx", "The ONNX file to write; large weights go beside it.", required=True)
+@options.shapes
+@options.example
+@click.option("--opset", type=click.IntRange(min=1), metavar="NUMBER", help="Version of ONNX's operator set.")
+@click.option("--simplify", is_flag=True, help="Simplify the graph as well.")
+@options.as_json
+def command(
+    source: str,
+    *,
+    output: str,
+    shapes: dict[str, Shape],
+    examples: tuple[Example, ...],
+    opset: int | None,
+    simplify: bool,
+    as_json: bool,
+) -> None:
+    """Turn a trained model into an ONNX file.
+
+    SOURCE is an ONNX file, file.py:factory or package.module:factory (a torch module).
+    """
+    from enginery import steps
+    from enginery.cli.output import emit, working
+    from enginery.reports.text import export_text
+
+    with working() as progress:
+        record = steps.export(
+            source, output, examples=examples, shapes=shapes, opset=opset, simplify=simplify, progress=progress
+        )
+    emit(record, lambda style: export_text(record, output, style), as_json=as_json)

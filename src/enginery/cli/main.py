@@ -1,0 +1,154 @@
+"""The command ``enginery``: maps errors to messages and exit codes around a testable body."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import click as plain_click
+import rich_click as click
+
+from enginery import __version__
+from enginery.cli import bench, build, doctor, export, inspect, optimize, run, verify, view
+from enginery.errors import INTERRUPTED_EXIT_CODE, EngineryError, UnknownNameError, UsageError
+
+__all__ = ["Invocation", "main", "main_inner"]
+
+DEBUG_VARIABLE = "ENGINERY_DEBUG"
+_DEFECT_EXIT_CODE = 1
+_BROKEN_PIPE_EXIT_CODE = 141
+
+
+@dataclass
+class Invocation:
+    """What the outermost options of one call ask for."""
+
+    verbose: bool = False
+
+
+class NearestGroup(click.RichGroup):
+    """A group of commands that suggests the nearest name for one it does not have."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Find the command, or raise `UsageError` with the nearest one."""
+        name = args[0]
+        if not name.startswith("-") and self.get_command(ctx, name) is None:
+            found = UnknownNameError.from_choices("command", name, self.list_commands(ctx))
+            raise UsageError(found.message, mend=found.mend)
+        return super().resolve_command(ctx, args)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """List the commands in the order of the work, not of the alphabet."""
+        del ctx
+        return list(self.commands)
+
+
+@click.group(cls=NearestGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, message="enginery %(version)s")
+@click.option("--verbose", is_flag=True, help=f"Show the traceback of an error; {DEBUG_VARIABLE}=1 does the same.")
+@click.pass_obj
+def enginery(invocation: Invocation, *, verbose: bool) -> None:
+    """Turn a trained model into an inference engine that is fast, verified and explained.
+
+    Start with: enginery optimize model.onnx
+    """
+    invocation.verbose = verbose
+
+
+for _command in (optimize, export, build, inspect, run, verify, bench, doctor, view):
+    enginery.add_command(_command.command)
+
+
+def main_inner(argv: Sequence[str], invocation: Invocation | None = None) -> int:
+    """Run one command; every error passes through to the caller.
+
+    Args:
+        argv: the words after ``enginery``.
+        invocation: filled with what the outermost options ask for.
+
+    Returns:
+        The exit code of help, version and finished commands: 0.
+    """
+    returned: Any = enginery.main(
+        list(argv), prog_name="enginery", standalone_mode=False, obj=invocation or Invocation()
+    )
+    return returned if isinstance(returned, int) else 0
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    Args:
+        argv: the words after ``enginery``; those of this process by default.
+
+    Returns:
+        0 when done, 2 for wrong words, 130 after an interrupt, 1 for a defect of Enginery itself, and for every
+        other error the code of its class (`enginery.errors` lists them).
+    """
+    invocation = Invocation(verbose=bool(os.environ.get(DEBUG_VARIABLE)))
+    _send_loud_lines_to_stderr()
+    try:
+        return main_inner(sys.argv[1:] if argv is None else argv, invocation)
+    except EngineryError as error:
+        return _tell(error.message, error.mend, error.exit_code, invocation)
+    except click.ClickException as error:
+        return _tell(error.format_message(), _usage_mend(error), error.exit_code, invocation)
+    except (KeyboardInterrupt, plain_click.exceptions.Abort):
+        return _tell_interrupted()
+    except BrokenPipeError:
+        return _leave_broken_pipe()
+    except Exception as error:  # noqa: BLE001 - the last stand of the program
+        message = f"{type(error).__name__}: {error}"
+        mend = f"this is a defect of Enginery; {DEBUG_VARIABLE}=1 shows the traceback to report"
+        return _tell(message, mend, _DEFECT_EXIT_CODE, invocation)
+
+
+def _tell(message: str, mend: str, code: int, invocation: Invocation) -> int:
+    """Write an error to stderr, and its traceback where that was asked for."""
+    if invocation.verbose:
+        import traceback
+
+        traceback.print_exc()
+    print(f"error: {message}", file=sys.stderr)
+    for line in mend.splitlines():
+        print(f"mend: {line}", file=sys.stderr)
+    return code
+
+
+def _tell_interrupted() -> int:
+    print("interrupted; nothing was written", file=sys.stderr)
+    return INTERRUPTED_EXIT_CODE
+
+
+def _usage_mend(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"see `{context.command_path} --help`" if context is not None else ""
+
+
+def _leave_broken_pipe() -> int:
+    """Leave quietly when the reader of stdout has gone, as ``head`` does."""
+    # The interpreter flushes stdout on its way out, and would complain once more.
+    with contextlib.suppress(OSError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return _BROKEN_PIPE_EXIT_CODE
+
+
+def _send_loud_lines_to_stderr() -> None:
+    """Show what the library says to its logger, where no progress listens."""
+    log = logging.getLogger("enginery")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("note: %(message)s"))
+        log.addHandler(handler)
+        log.propagate = False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

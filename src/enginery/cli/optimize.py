@@ -1,0 +1,65 @@
+"""``enginery optimize``: the whole way, from a trained model to the fastest engine that is accurate enough."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import rich_click as click
+
+from enginery.cli import options
+from enginery.spec import Example, OptimizeSpec, VerifySpec
+
+__all__ = ["command"]
+
+
+@click.command("optimize")
+@click.argument("source")
+@options.output("FOLDER", "Where the engine goes. Default: the source's name with .engine, here.")
+@options.shapes
+@options.example
+@options.precisions
+@options.max_error
+@options.objective
+@options.max_latency
+@options.backends
+@options.environment
+@options.data
+@options.ranges
+@options.seed
+@options.no_simplify
+@options.time_limit(600.0, "Most time that one build, verification or timing may take.")
+@options.as_json
+def command(
+    source: str,
+    *,
+    output: str | None,
+    examples: tuple[Example, ...],
+    data: str | None,
+    ranges: dict[str, Any],
+    as_json: bool,
+    **asked: Any,
+) -> None:
+    """Build, verify and time every candidate; save the fastest that is accurate enough.
+
+    SOURCE is an ONNX file, file.py:factory or package.module:factory (a torch module).
+    """
+    spec = _spec(**asked)
+    from enginery import pipeline
+    from enginery.cli.output import emit, working
+    from enginery.reports.layout import Style, join
+    from enginery.reports.text import next_steps_text, optimize_text
+
+    with working() as progress:
+        result = pipeline.optimize(
+            source, spec=spec, output=output, data=data, ranges=ranges, examples=examples, progress=progress
+        )
+
+    def text(style: Style) -> str:
+        return join(optimize_text(result.record, style), next_steps_text(result.record, style))
+
+    emit(result.record, text, as_json=as_json)
+
+
+def _spec(*, max_error: float, seed: int, limit_s: float, **asked: Any) -> OptimizeSpec:
+    verify = VerifySpec(max_error=max_error, seed=seed)
+    return OptimizeSpec(job_limit_s=limit_s, verify=verify, **asked)

@@ -1,0 +1,216 @@
+"""Options that several commands share, each defined once, and how their texts are read.
+
+Heavy modules are imported when a value is read, never when help is printed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import rich_click as click
+
+from enginery.errors import UnknownNameError, UsageError
+from enginery.spec import OBJECTIVES, PRECISIONS, Option, check_precision, parse_examples, parse_shapes
+
+if TYPE_CHECKING:
+    from enginery.inputs.base import Range
+
+__all__ = [
+    "as_json",
+    "backend",
+    "backends",
+    "data",
+    "environment",
+    "example",
+    "in_process",
+    "max_error",
+    "max_latency",
+    "no_simplify",
+    "objective",
+    "option",
+    "output",
+    "parse_environments",
+    "parse_options",
+    "precision",
+    "ranges",
+    "seed",
+    "shapes",
+    "time_limit",
+]
+
+Parsed = TypeVar("Parsed")
+
+
+class BackendOption(click.RichOption):
+    """An option whose help lists the backends, read from the table when help is asked for."""
+
+    @property
+    def help(self) -> str | None:
+        """The text of the option, with the names."""
+        from enginery.backends import names
+
+        return f"{self._help} Known: {', '.join(names())}."
+
+    @help.setter
+    def help(self, text: str | None) -> None:
+        self._help = text or ""
+
+
+def _check_backends(given: str | Sequence[str]) -> str | tuple[str, ...]:
+    """Return names of backends; raise `UnknownNameError`, with the nearest, for any other word."""
+    from enginery.backends import names
+
+    for name in (given,) if isinstance(given, str) else given:
+        if name not in names():
+            raise UnknownNameError.from_choices("backend", name, names())
+    return given if isinstance(given, str) else tuple(given)
+
+
+def parse_options(texts: Iterable[str]) -> dict[str, Option]:
+    """Read ``NAME=VALUE`` texts: true and false, whole numbers, numbers, and else the text itself.
+
+    Raises:
+        UsageError: a text has no name or no ``=``, or a name occurs twice.
+
+    Example:
+        >>> parse_options(["threads=2", "spin=false", "hint=LATENCY", "scale=0.5"])
+        {'threads': 2, 'spin': False, 'hint': 'LATENCY', 'scale': 0.5}
+    """
+    return {name: _option_value(value) for name, value in _pairs(texts, "option", "NAME=VALUE, such as threads=2")}
+
+
+def parse_environments(texts: Iterable[str]) -> dict[str, str]:
+    """Read ``NAME=PYTHON`` texts.
+
+    Example:
+        >>> parse_environments(["old=/opt/old/bin/python"])
+        {'old': '/opt/old/bin/python'}
+    """
+    return dict(_pairs(texts, "environment", "NAME=/path/to/python"))
+
+
+def _pairs(texts: Iterable[str], kind: str, form: str) -> Iterable[tuple[str, str]]:
+    seen: set[str] = set()
+    for text in texts:
+        name, equals, value = (part.strip() for part in text.partition("="))
+        if not (name and equals and value):
+            raise UsageError(f"{text!r} is no {kind}", mend=f"write it as {form}")
+        if name in seen:
+            raise UsageError(f"the {kind} {name!r} is given twice", mend="give it once")
+        seen.add(name)
+        yield name, value
+
+
+def _option_value(text: str) -> Option:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    if re.fullmatch(r"[+-]?\d+", text):
+        return int(text)
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _ranges(texts: Sequence[str]) -> dict[str, Range]:
+    if not texts:
+        return {}
+    from enginery.inputs.base import parse_ranges
+
+    return parse_ranges(texts)
+
+
+def _objective(name: str) -> str:
+    if name not in OBJECTIVES:
+        raise UnknownNameError.from_choices("objective", name, OBJECTIVES)
+    return name
+
+
+def _read(parse: Callable[[Any], Parsed]) -> Callable[[click.Context, click.Parameter, Any], Parsed]:
+    """Make a callback that reads an option's text."""
+
+    def callback(context: click.Context, parameter: click.Parameter, value: Any) -> Parsed:
+        del context, parameter
+        return parse(value)
+
+    return callback
+
+
+shapes = click.option(
+    "--shapes", multiple=True, metavar="NAME=SHAPE", callback=_read(parse_shapes),
+    help='Sizes each input may take, such as "input=1..8..32x3x224x224": min..opt..max on any axis.',
+)  # fmt: skip
+example = click.option(
+    "--example", "examples", multiple=True, metavar="NAME:DTYPE[SIZES]", callback=_read(parse_examples),
+    help='An example input, such as "input:float32[1,3,224,224]"; a torch module needs one for each input.',
+)  # fmt: skip
+precision = click.option(
+    "--precision", default="fp32", show_default=True, metavar="NAME",
+    callback=_read(check_precision), help=f"What to compute in: {', '.join(PRECISIONS)}.",
+)  # fmt: skip
+precisions = click.option(
+    "--precision", default="fp32", show_default=True, metavar="NAME",
+    callback=_read(check_precision),
+    help=f"What to compute in: {', '.join(PRECISIONS)}, or best to try all that the backends offer.",
+)  # fmt: skip
+max_error = click.option(
+    "--max-error", type=click.FloatRange(min=0), default=1e-3, show_default=True, metavar="NUMBER",
+    help="Largest error of any output: relative L2 for floats, else the share that differs.",
+)  # fmt: skip
+objective = click.option(
+    "--objective", default="latency", show_default=True, metavar="NAME",
+    callback=_read(_objective), help=f"What the chosen engine is best at: {', '.join(OBJECTIVES)}.",
+)  # fmt: skip
+max_latency = click.option(
+    "--max-latency", "max_latency_ms", type=click.FloatRange(min=0, min_open=True), metavar="MS",
+    help="Reject engines whose median is above it, in milliseconds.",
+)  # fmt: skip
+backend = click.option(
+    "--backend", cls=BackendOption, default="onnxruntime", show_default=True, metavar="NAME",
+    callback=_read(_check_backends), help="What builds and runs the engine.",
+)  # fmt: skip
+backends = click.option(
+    "--backend", "backends", cls=BackendOption, multiple=True, metavar="NAME", callback=_read(_check_backends),
+    help="Try only this one; may be given several times. Default: all that are here.",
+)  # fmt: skip
+option = click.option(
+    "--option", "options", multiple=True, metavar="NAME=VALUE", callback=_read(parse_options),
+    help="An option of the backend's own, such as threads=2.",
+)  # fmt: skip
+data = click.option(
+    "--data", metavar="PATH",
+    help="Recorded inputs: a .npz, a folder of .npy, or file.py:loader. An array named labels gives the accuracy.",
+)  # fmt: skip
+ranges = click.option(
+    "--range", "ranges", multiple=True, metavar="NAME=LOW..HIGH", callback=_read(_ranges),
+    help='Range of the random values of an input, such as "ids=0..30521".',
+)  # fmt: skip
+environment = click.option(
+    "--environment", "environments", multiple=True, metavar="NAME=PYTHON", callback=_read(parse_environments),
+    help="Another interpreter with Enginery in it, such as old=/opt/old/bin/python; its engines join the table.",
+)  # fmt: skip
+seed = click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, metavar="NUMBER", help="Of the random inputs."
+)
+no_simplify = click.option(
+    "--no-simplify", "simplify", flag_value=False, default=True, type=bool, help="Build the graph as it is."
+)
+in_process = click.option(
+    "--in-process", is_flag=True, help="Build in this process, where a debugger can follow; a crash ends it all."
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print the record as JSON, and nothing else.")
+
+
+def output(metavar: str, help_text: str, *, required: bool = False) -> Callable[[Any], Any]:
+    """Make ``-o/--output``, whose meaning differs between commands."""
+    return click.option("-o", "--output", required=required, metavar=metavar, help=help_text)
+
+
+def time_limit(default: float, help_text: str) -> Callable[[Any], Any]:
+    """Make ``--time-limit``, whose default differs between commands."""
+    return click.option(
+        "--time-limit", "limit_s", type=click.FloatRange(min=0, min_open=True), default=default,
+        show_default=f"{default:g}", metavar="SECONDS", help=help_text,
+    )  # fmt: skip

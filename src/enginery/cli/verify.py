@@ -1,0 +1,50 @@
+"""``enginery verify``: an engine against what it was built from."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import rich_click as click
+
+from enginery.cli import options
+from enginery.errors import VerifyError
+from enginery.spec import Example, VerifySpec
+
+__all__ = ["command"]
+
+
+@click.command("verify")
+@click.argument("engine")
+@click.argument("source")
+@options.max_error
+@options.data
+@options.ranges
+@options.example
+@options.seed
+@options.as_json
+def command(
+    engine: str,
+    source: str,
+    *,
+    max_error: float,
+    data: str | None,
+    ranges: dict[str, Any],
+    examples: tuple[Example, ...],
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Compare the outputs of ENGINE with those of SOURCE, on data or on random inputs.
+
+    Leaves with exit code 80 when an output is further off than the bound, or a check fails.
+    """
+    spec = VerifySpec(max_error=max_error, seed=seed)
+    from enginery import steps
+    from enginery.cli.output import emit, working
+    from enginery.reports.text import verify_text
+
+    with working() as progress:
+        record = steps.verify(engine, source, examples=examples, data=data, ranges=ranges, spec=spec, progress=progress)
+    emit(record, lambda style: verify_text(record, style), as_json=as_json)
+    if not record.passed:
+        mend = "raise --max-error if that is near enough, or build with a higher precision"
+        raise VerifyError(f"{engine} does not agree with {source}: {record.reason}", mend=mend)
