@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from enginery import steps, storage
+from enginery import preparation, steps, storage
 from enginery.machine import describe_machine
 from enginery.progress import Progress
 from enginery.records import OptimizeRecord, to_plain
@@ -17,7 +17,7 @@ from enginery.spec import Example, OptimizeSpec, Shape, VerifySpec, parse_shapes
 if TYPE_CHECKING:
     from enginery.backends.session import Session
     from enginery.inputs.base import Range
-    from enginery.steps import CaseSet, Prepared
+    from enginery.preparation import CaseSet, Prepared
     from enginery.tune.race import Race
 
 __all__ = ["OptimizeResult", "optimize"]
@@ -113,12 +113,12 @@ def optimize(
     progress = progress or Progress()
     output = Path(output) if output is not None else _default_output(source)
     storage.refuse_to_replace(output.absolute())
-    with steps.scratch_folder(output) as folder:
-        prepared = steps.prepare(
+    with preparation.scratch_folder(output) as folder:
+        prepared = preparation.prepare(
             source, folder, examples=examples, example_inputs=example_inputs, shapes=spec.shapes,
             simplify=spec.simplify, progress=progress,
         )  # fmt: skip
-        cases = steps.make_cases(prepared, data=data, ranges=ranges, seed=spec.verify.seed)
+        cases = preparation.make_cases(prepared, data=data, ranges=ranges, seed=spec.verify.seed)
         race = _race(prepared, cases, spec, folder, progress)
         record = _record(prepared, race, spec, output, begin)
         _save(race.engines[race.chosen], record, output)
@@ -132,7 +132,7 @@ def _race(prepared: Prepared, cases: CaseSet, spec: OptimizeSpec, folder: Path, 
     from enginery.tune.race import race
 
     with progress.step("reference"):
-        expected, reference = steps.reference_outputs(prepared, cases.cases, folder)
+        expected, reference = preparation.reference_outputs(prepared, cases.cases, folder)
     save_cases(cases.cases, folder / "cases")
     save_cases(
         [Case(case.name, outputs) for case, outputs in zip(cases.cases, expected, strict=True)], folder / "expected"

@@ -1,0 +1,307 @@
+"""Before a build: a source becomes a graph with profiles, and inputs are made to verify and time it with."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from enginery import sources, storage
+from enginery.errors import UsageError
+from enginery.progress import Progress
+from enginery.records import ExportRecord, GraphRecord, ManifestRecord, SimplifyRecord, TensorInfo
+from enginery.spec import BuildSpec, Dim, Example, Option, Shape
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+
+    from enginery.inputs.base import Case, Range
+    from enginery.sources.base import Source
+
+__all__ = [
+    "CaseSet",
+    "Prepared",
+    "bench_case",
+    "make_cases",
+    "prepare",
+    "reference_outputs",
+    "scratch_folder",
+]
+
+_REFERENCE_BACKEND = "onnxruntime"
+_REFERENCE_OPTIONS: dict[str, Option] = {"optimization": "none"}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A source that became a graph, ready to be built.
+
+    Args:
+        source: the opened source; it can still run, to be compared with.
+        export: how it became a graph.
+        plain: path of the exported graph, untouched.
+        path: path of the graph to build: with the shapes asked for, and simplified where that was asked for.
+        graph: what is in that graph.
+        inputs: its inputs, each with the profile asked for.
+        outputs: its outputs.
+    """
+
+    source: Source
+    export: ExportRecord
+    simplify: SimplifyRecord | None
+    plain: Path
+    path: Path
+    graph: GraphRecord
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    index_limits: Mapping[str, Range]
+
+
+@dataclass(frozen=True)
+class CaseSet:
+    """Inputs to verify and time with: the cases, what they are in one line, and the one that is timed."""
+
+    cases: tuple[Case, ...]
+    described: str
+    timed: str
+
+
+def prepare(
+    source: Any,
+    folder: Path,
+    *,
+    examples: Sequence[Example] = (),
+    example_inputs: Any = None,
+    shapes: Mapping[str, Shape] | None = None,
+    opset: int | None = None,
+    simplify: bool = True,
+    progress: Progress | None = None,
+) -> Prepared:
+    """Export a source and ready its graph for building; writes ``plain.onnx`` and ``graph.onnx`` into `folder`.
+
+    Raises:
+        SourceError: the source cannot be taken.
+        GraphError: the graph cannot have the shapes asked for.
+        UnknownNameError: a shape names no input.
+    """
+    from enginery.backends.engine import with_profiles
+    from enginery.graph import files
+    from enginery.graph.base import tensor_infos
+    from enginery.graph.shapes import apply_shapes
+    from enginery.graph.summary import summarise
+    from enginery.inputs.generated import index_limits
+
+    progress = progress or Progress()
+    shapes = dict(shapes or {})
+    with progress.step("export"):
+        opened = sources.open_source(source, examples=examples, example_inputs=example_inputs)
+        exported = opened.export(shapes=shapes, opset=opset)
+        plain = folder / "plain.onnx"
+        files.save(exported.graph, plain)
+        graph = apply_shapes(files.load(plain), shapes)
+        limits = index_limits(graph)
+    simplified = None
+    if simplify:
+        with progress.step("simplify"):
+            graph, simplified = _simplify(graph, shapes, limits, folder, progress)
+    path = folder / "graph.onnx"
+    files.save(graph, path)
+    return Prepared(
+        source=opened,
+        export=exported.record,
+        simplify=simplified,
+        plain=plain,
+        path=path,
+        graph=replace(summarise(graph, shapes), sha256=files.hash_model(path)),
+        inputs=_with_open_dims(with_profiles(tensor_infos(graph.graph.inputs), shapes), progress),
+        outputs=tensor_infos(graph.graph.outputs),
+        index_limits=limits,
+    )
+
+
+def make_cases(
+    prepared: Prepared,
+    *,
+    data: str | Path | None = None,
+    ranges: Mapping[str, Range] | None = None,
+    seed: int = 0,
+) -> CaseSet:
+    """Make the inputs to verify and time with: the data given, and random ones at min, opt and max.
+
+    Random inputs at the opt shape are left out where there is data for it.
+
+    Raises:
+        UnknownNameError: a range names no input.
+        DataError: the data cannot be read or does not fit.
+    """
+    from enginery.inputs import generated
+    from enginery.inputs.recorded import load_data
+
+    ranges = {**prepared.index_limits, **(ranges or {})}
+    random = [
+        generated.random_case(prepared.inputs, which, seed=seed, ranges=ranges) for which in ("min", "opt", "max")
+    ]
+    random = [case for at, case in enumerate(random) if all(not _same_shapes(case, other) for other in random[:at])]
+    described = generated.describe(prepared.inputs, ranges=ranges, seed=seed)
+    if data is None:
+        opt = next((case for case in random if case.name == "opt"), random[0])
+        return CaseSet(tuple(random), described, opt.name)
+    recorded = load_data(data, prepared.inputs, batch=_opt_batch(prepared.inputs))
+    ends = [case for case in random if not _same_shapes(case, recorded[0])]
+    rows = sum(_rows(case) for case in recorded)
+    extra = f"; at {' and '.join(case.name for case in ends)}: {described}" if ends else ""
+    return CaseSet((*recorded, *ends), f"{rows} rows of {data}{extra}", recorded[0].name)
+
+
+def bench_case(
+    manifests: Mapping[str, ManifestRecord],
+    at: Literal["min", "opt", "max"],
+    data: str | Path | None,
+    ranges: Mapping[str, Range],
+) -> tuple[Case, str]:
+    """Make the one case that all engines are timed on; they must take the same inputs."""
+    from enginery.inputs import generated
+    from enginery.inputs.recorded import load_data
+
+    (label, first), *others = manifests.items()
+    inputs = _with_open_dims(first.inputs, Progress())
+    for other, manifest in others:
+        if [(info.name, info.dtype) for info in manifest.inputs] != [(info.name, info.dtype) for info in first.inputs]:
+            raise UsageError(
+                f"{other} and {label} take different inputs, so their times cannot be compared",
+                mend="time engines of one model",
+            )
+    if data is not None:
+        batch = next((info.profile.at(at)[0] for info in inputs if info.profile and info.profile.dims), None)
+        return load_data(data, inputs, batch=batch)[0], f"the first batch of {data}"
+    described = f"{generated.describe(inputs, ranges=ranges, seed=0)}, at the {at} shape"
+    return generated.random_case(inputs, at, seed=0, ranges=ranges), described
+
+
+def reference_outputs(
+    prepared: Prepared, cases: Sequence[Case], folder: Path
+) -> tuple[list[dict[str, np.ndarray[Any, Any]]], str]:
+    """Run the source itself on every case: the framework, or the untouched graph on ONNX Runtime, not optimised.
+
+    Returns:
+        The outputs of each case, and what they are in words.
+    """
+    if prepared.source.framework is not None:
+        outputs = [prepared.source.run(case.feeds) for case in cases]
+        return outputs, f"{prepared.source.label} in {prepared.source.framework}"
+    from enginery.backends import engine as engines
+    from enginery.graph import files
+
+    at = folder / "reference.engine"
+    engine = engines.build(
+        files.load(prepared.plain), BuildSpec(options=_REFERENCE_OPTIONS), at, backend=_REFERENCE_BACKEND
+    )
+    with engine.open() as session:
+        outputs = [session.run(case.feeds) for case in cases]
+    shutil.rmtree(at)
+    return outputs, f"{prepared.source.label} on {_REFERENCE_BACKEND} without optimisation"
+
+
+@contextlib.contextmanager
+def scratch_folder(output: Path) -> Iterator[Path]:
+    """Yield a folder beside `output` for work in progress, gone when the block ends, however it ends.
+
+    Raises:
+        OutputError: the folder of `output` cannot be written to.
+        DiskFullError: no space is left.
+    """
+    output = output.absolute()
+    with storage.writing(output):
+        output.parent.mkdir(parents=True, exist_ok=True)
+        folder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".part", dir=output.parent))
+    try:
+        with storage.writing(output):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _simplify(
+    graph: ir.Model, shapes: Mapping[str, Shape], limits: Mapping[str, Range], folder: Path, progress: Progress
+) -> tuple[ir.Model, SimplifyRecord]:
+    from enginery.backends import engine as engines
+    from enginery.backends.engine import with_profiles
+    from enginery.graph.base import tensor_infos
+    from enginery.graph.simplify import simplify
+    from enginery.inputs.generated import random_case
+
+    inputs = _with_open_dims(with_profiles(tensor_infos(graph.graph.inputs), shapes), Progress())
+    cases = [random_case(_small(inputs, more), "min", seed=more, ranges=limits) for more in (0, 1)]
+    if _same_shapes(*cases):
+        cases = cases[:1]
+
+    def evaluate(candidate: ir.Model) -> list[dict[str, np.ndarray[Any, Any]]]:
+        at = folder / f"simplify-{time.monotonic_ns()}.engine"
+        engine = engines.build(candidate, BuildSpec(options=_REFERENCE_OPTIONS), at, backend=_REFERENCE_BACKEND)
+        try:
+            with engine.open() as session:
+                return [session.run(case.feeds) for case in cases]
+        finally:
+            shutil.rmtree(at)
+
+    return simplify(graph, evaluate=evaluate, say=progress.say)
+
+
+def _with_open_dims(inputs: Sequence[TensorInfo], progress: Progress) -> tuple[TensorInfo, ...]:
+    """Give a dynamic first axis that nobody sized the sizes 1 and 2 to be tried at; refuse to guess any other."""
+    return tuple(info if info.profile is not None else _opened(info, progress) for info in inputs)
+
+
+def _opened(info: TensorInfo, progress: Progress) -> TensorInfo:
+    if info.shape is None:
+        return info
+    unsized = [axis for axis, dim in enumerate(info.shape) if isinstance(dim, str)]
+    shown = "x".join("1..8..32" if axis == 0 else str(dim) for axis, dim in enumerate(info.shape))
+    if unsized != [0]:
+        names = ", ".join(f"{axis} ({info.shape[axis]})" for axis in unsized)
+        raise UsageError(
+            f"input {info.name!r} has dynamic axes {names} and no sizes for them",
+            mend=f"say which sizes to build, verify and time, for example --shapes {info.name}={shown}",
+        )
+    progress.say(
+        f"input {info.name!r} has a dynamic axis 0 and no sizes for it: verified at 1 and 2, timed at 1; "
+        f"give --shapes {info.name}={shown} for others"
+    )
+    dims = tuple(Dim(1, 1, 2, str(dim)) if isinstance(dim, str) else Dim.fixed(dim) for dim in info.shape)
+    return replace(info, profile=Shape(dims))
+
+
+def _small(inputs: Sequence[TensorInfo], more: int) -> tuple[TensorInfo, ...]:
+    """Move the small end of every profile up by `more`, so that two small and different shapes can be tried."""
+    return tuple(
+        replace(info, profile=Shape(tuple(replace(dim, min=min(dim.min + more, dim.opt)) for dim in info.profile.dims)))
+        if info.profile is not None
+        else info
+        for info in inputs
+    )
+
+
+def _same_shapes(one: Case, other: Case) -> bool:
+    return {name: array.shape for name, array in one.feeds.items()} == {
+        name: array.shape for name, array in other.feeds.items()
+    }
+
+
+def _opt_batch(inputs: Sequence[TensorInfo]) -> int | None:
+    for info in inputs:
+        if info.profile is not None and info.profile.dims:
+            return info.profile.dims[0].opt
+        if info.shape and isinstance(info.shape[0], int):
+            return info.shape[0]
+    return None
+
+
+def _rows(case: Case) -> int:
+    first = next(iter(case.feeds.values()))
+    return int(first.shape[0]) if first.ndim else 1
