@@ -1,0 +1,222 @@
+"""A graph as plain data for a picture of it: nodes, edges, and the module each node came from."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from enginery.graph.base import tensor_infos
+from enginery.records import TensorInfo
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["Edge", "Outline", "OutlineNode", "Weight", "module_path", "outline"]
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_LONGEST_TEXT = 80
+_MOST_ELEMENTS = 8
+
+
+@dataclass(frozen=True)
+class Weight:
+    """A constant that a node reads: its place among the inputs, name, element type, shape and bytes."""
+
+    index: int
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    bytes: int
+
+
+@dataclass(frozen=True)
+class OutlineNode:
+    """One node.
+
+    Args:
+        id: unique in the outline: ``0``, ``1``, ... in the main graph; ``3/then_branch/0`` is the first node of a
+            subgraph of node 3.
+        name: as the graph has it; may be empty.
+        op: the operator.
+        domain: its domain; empty for ONNX's own.
+        module: the modules it came from, outermost first: ``("layer1", "0", "conv1")``; empty where unknown.
+        attributes: each as a short text.
+        inputs: names of the tensors it reads, in their places; empty where an optional one is left out.
+        outputs: what it writes.
+        weights: the constants among its inputs.
+        parameter_bytes: bytes of these.
+        parent: id of the node whose subgraph it stands in; None in the main graph.
+    """
+
+    id: str
+    name: str
+    op: str
+    domain: str
+    module: tuple[str, ...]
+    attributes: dict[str, str]
+    inputs: tuple[str, ...]
+    outputs: tuple[TensorInfo, ...]
+    weights: tuple[Weight, ...]
+    parameter_bytes: int
+    parent: str | None = None
+
+
+@dataclass(frozen=True)
+class Edge:
+    """A tensor on its way: from a node or ``input:NAME``, to a node or ``output:NAME``."""
+
+    source: str
+    target: str
+    tensor: str
+    shape: tuple[int | str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Outline:
+    """A graph as plain data; `enginery.records.to_plain` turns it into JSON's types."""
+
+    name: str
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    nodes: tuple[OutlineNode, ...] = field(default=())
+    edges: tuple[Edge, ...] = field(default=())
+
+
+def outline(model: ir.Model) -> Outline:
+    """Describe a graph and its subgraphs; function bodies are left out, their calls are nodes.
+
+    Args:
+        model: the graph; it is not changed, and no weight is read.
+
+    Example:
+        >>> import onnx_ir as ir
+        >>> x = ir.val("x", ir.DataType.FLOAT, [3])
+        >>> node = ir.node("Relu", [x], name="/act/Relu")
+        >>> graph = ir.Graph([x], node.outputs, nodes=[node], opset_imports={"": 20}, name="g")
+        >>> found = outline(ir.Model(graph, ir_version=10))
+        >>> found.nodes[0].module, [(edge.source, edge.target) for edge in found.edges]
+        (('act',), [('input:x', '0'), ('0', 'output:val_0')])
+    """
+    ids = dict(_numbered(model.graph, ""))
+    nodes = tuple(_node(node, number, parent) for node, (number, parent) in ids.items())
+    makers = {value: number for node, (number, _) in ids.items() for value in node.outputs}
+    makers.update({value: f"input:{value.name}" for value in model.graph.inputs})
+    edges = [
+        Edge(makers[value], number, value.name or "", tensor_infos([value])[0].shape)
+        for node, (number, _) in ids.items()
+        for value in node.inputs
+        if value is not None and value in makers
+    ]
+    edges += [
+        Edge(makers[value], f"output:{value.name}", value.name or "", tensor_infos([value])[0].shape)
+        for value in model.graph.outputs
+        if value in makers
+    ]
+    inputs, outputs = tensor_infos(model.graph.inputs), tensor_infos(model.graph.outputs)
+    return Outline(model.graph.name or "", inputs, outputs, nodes, tuple(edges))
+
+
+def module_path(node: ir.Node) -> tuple[str, ...]:
+    """Return the modules a node came from, outermost first; empty where nothing tells.
+
+    ``torch.onnx.export`` writes the dotted names of the enclosing modules into the node's metadata; its older
+    exporter, and others, write them into the node's name, between slashes, with the operator last.
+    """
+    scopes = _metadata_scopes(node)
+    if scopes is None:
+        if "/" not in (node.name or ""):
+            return ()
+        scopes = [part for part in (node.name or "").split("/")[:-1] if part]
+    path: list[str] = []
+    outer = ""
+    for scope in scopes:
+        path.append(scope.removeprefix(f"{outer}.") if outer else scope)
+        outer = scope
+    return tuple(path)
+
+
+def _metadata_scopes(node: ir.Node) -> list[str] | None:
+    """Read the list of dotted module names; the first is the model itself, the last the operation."""
+    text = node.metadata_props.get(_SCOPES)
+    if not text:
+        return None
+    try:
+        found = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return None
+    # Checks that the exporter adds belong to no module, and say so with a name of their own.
+    scopes = [scope for scope in found if isinstance(scope, str)] if isinstance(found, list) else []
+    return [scope for scope in scopes[:-1] if scope and not scope.startswith("_empty_nn_module_stack")]
+
+
+def _numbered(graph: ir.Graph, prefix: str) -> Iterator[tuple[ir.Node, tuple[str, str | None]]]:
+    """Yield each node with its id and its parent's, subgraphs after the node that holds them."""
+    import onnx_ir as ir
+
+    parent = prefix.rsplit("/", 2)[0] if prefix else None
+    for index, node in enumerate(graph):
+        number = f"{prefix}{index}"
+        yield node, (number, parent)
+        for name, attribute in node.attributes.items():
+            if attribute.is_ref():
+                continue
+            if attribute.type == ir.AttributeType.GRAPH:
+                yield from _numbered(attribute.as_graph(), f"{number}/{name}/")
+            elif attribute.type == ir.AttributeType.GRAPHS:
+                for at, body in enumerate(attribute.as_graphs()):
+                    yield from _numbered(body, f"{number}/{name}{at}/")
+
+
+def _node(node: ir.Node, number: str, parent: str | None) -> OutlineNode:
+    weights = tuple(_weights(node))
+    return OutlineNode(
+        id=number,
+        name=node.name or "",
+        op=node.op_type,
+        domain="" if node.domain == "ai.onnx" else node.domain,
+        module=module_path(node),
+        attributes={name: _short(attribute) for name, attribute in node.attributes.items()},
+        inputs=tuple((value.name or "") if value is not None else "" for value in node.inputs),
+        outputs=tensor_infos(value for value in node.outputs if value.name),
+        weights=weights,
+        parameter_bytes=sum(weight.bytes for weight in weights),
+        parent=parent,
+    )
+
+
+def _weights(node: ir.Node) -> Iterator[Weight]:
+    for index, value in enumerate(node.inputs):
+        tensor = value.const_value if value is not None and value.is_initializer() else None
+        if value is not None and tensor is not None:
+            info = tensor_infos([value])[0]
+            yield Weight(index, info.name, info.dtype, tuple(tensor.shape.numpy()), tensor.nbytes)
+
+
+def _short(attribute: ir.Attr) -> str:
+    """Write an attribute in a few words: a small tensor's values, else its type and shape."""
+    import onnx_ir as ir
+
+    if attribute.is_ref():
+        return f"@{attribute.ref_attr_name}"
+    kind, value = attribute.type, attribute.value
+    if kind == ir.AttributeType.TENSOR:
+        tensor = attribute.as_tensor()
+        shape = "x".join(map(str, tensor.shape.numpy())) or "scalar"
+        text = f"{tensor.dtype.name.lower()} {shape}"
+        small = tensor.size <= _MOST_ELEMENTS and tensor.dtype != ir.DataType.STRING
+        return _cut(f"{text}: {tensor.numpy().tolist()}") if small else text
+    if kind == ir.AttributeType.GRAPH:
+        return f"graph of {len(attribute.as_graph())} nodes"
+    if kind == ir.AttributeType.STRING:
+        return _cut(attribute.as_string())
+    if kind in (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS):
+        return _cut(", ".join(f"{item:.6g}" if isinstance(item, float) else str(item) for item in value))
+    if kind == ir.AttributeType.FLOAT:
+        return f"{value:.6g}"
+    return str(value) if kind == ir.AttributeType.INT else kind.name.lower()
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else f"{text[: _LONGEST_TEXT - 3]}..."
