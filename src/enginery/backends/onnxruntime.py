@@ -20,6 +20,7 @@ from enginery import optional
 from enginery.backends.asked import OptionRule, check_options, check_precision_offered
 from enginery.backends.base import Availability, Built, Capabilities
 from enginery.backends.elements import from_bytes, is_extended, nbytes, to_bytes
+from enginery.backends.onnxruntime_errors import diagnose
 from enginery.backends.precision import count_precisions
 from enginery.backends.stderr import captured_stderr
 from enginery.errors import ProviderError, UnknownNameError
@@ -116,18 +117,6 @@ def open(folder: Path, manifest: ManifestRecord, options: Mapping[str, Option]) 
     if any(is_extended(info.dtype) for info in (*manifest.inputs, *manifest.outputs)):
         return OrtValueRunner(session, manifest.inputs, manifest.outputs, placement)
     return PlainRunner(session, [info.name for info in manifest.outputs], placement)
-
-
-def diagnose(error: Exception, graph: ir.Model | None) -> str | None:
-    """Say what ONNX Runtime's text probably means."""
-    text = str(error)
-    for pattern, meaning in _MEANINGS:
-        if match := re.search(pattern, text, re.DOTALL):
-            found = {"version": probe().version, "types": "the types it has here", **match.groupdict()}
-            if graph is not None and "op" in found:
-                found["types"] = _input_types(graph, str(found["op"])) or found["types"]
-            return meaning.format_map(found)
-    return None
 
 
 class PlainRunner:
@@ -297,56 +286,3 @@ def _warnings(lines: list[str]) -> tuple[str, ...]:
     found = [match[1] for line in lines if (match := re.search(r"\[W:onnxruntime:[^\]]*\] (.*?)(?:\x1b\[m)?$", line))]
     mine = "Serializing optimized model"  # of reading back, not of the engine
     return tuple(dict.fromkeys(f"ONNX Runtime: {text}" for text in found if not text.startswith(mine)))
-
-
-def _input_types(graph: ir.Model, op: str) -> str:
-    node = next((node for node in graph.graph if node.op_type == op), None)
-    if node is None:
-        return ""
-    return ", ".join(info.dtype for info in tensor_infos(value for value in node.inputs if value is not None))
-
-
-_UPGRADE = "run: pip install --upgrade onnxruntime"
-_MEANINGS = (
-    (
-        r"Opset (?P<opset>\d+) is under development.*till opset (?P<max>\d+)",
-        "ONNX Runtime {version} reads opset {max} at most and the graph has {opset}: export it with --opset {max}, "
-        f"or {_UPGRADE}",
-    ),
-    (
-        r"Unsupported model IR version: (?P<ir>\d+), max supported IR version: (?P<max>\d+)",
-        "ONNX Runtime {version} reads IR version {max} at most and the file has {ir}: save it with ir_version {max}, "
-        f"or {_UPGRADE}",
-    ),
-    (
-        r"Could not find an implementation for (?P<op>\w+)\((?P<since>\d+)\)",
-        "this provider has no kernel for {op} (as of opset {since}) on {types}: cast around it to float32, or build "
-        "with another backend",
-    ),
-    (
-        r"Type '(?P<type>[^']+)' of input parameter \((?P<name>[^)]*)\) of operator \((?P<op>\w+)\)",
-        "ONNX does not allow {type} for {op} at this opset: cast its input to another type, or export with a newer "
-        "--opset",
-    ),
-    (
-        r"(?P<domain>[\w.]+):(?P<op>\w+)\(-?\d+\) is not a registered function/op",
-        "{op} is a custom operator of the domain {domain!r}, which ONNX Runtime does not know: export the model "
-        "without it",
-    ),
-    (
-        r"No Op registered for (?P<op>\w+) with domain_version of (?P<opset>\d+)",
-        "opset {opset} has no operator {op}: the exporter wrote the wrong opset version, or a custom operator "
-        "without its domain",
-    ),
-    (
-        r"External data path|[Ee]xternal (?:data|initializer).*(?:does not exist|[Cc]annot|[Ff]ailed)",
-        "the weights are in a file beside the graph that is missing or cut short: copy it to the same folder",
-    ),
-    (r"NO_SUCHFILE", "the file is gone: build the engine again"),
-    (r"INVALID_PROTOBUF", "the file is no ONNX model, or is cut short: export it again"),
-    (r"bad_alloc|[Ff]ailed to allocate", "memory ran out: close other programs, or use a smaller shape"),
-    (
-        r"INVALID_GRAPH|Invalid model|ShapeInferenceError|Type Error",
-        "the graph is not valid ONNX: find the fault with onnx.checker.check_model(path, full_check=True)",
-    ),
-)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import re
 import sys
 import tempfile
 import threading
@@ -24,6 +23,7 @@ from enginery import optional
 from enginery.backends.asked import OptionRule, check_options, check_precision_offered
 from enginery.backends.base import Availability, Built, Capabilities
 from enginery.backends.elements import from_bytes, is_extended, to_bytes
+from enginery.backends.openvino_errors import diagnose
 from enginery.errors import BuildError, PrecisionError, ProviderError
 from enginery.graph.base import save_model, tensor_infos
 from enginery.machine import cpu_count, describe_machine
@@ -48,8 +48,8 @@ _MOVEMENT = frozenset({
 })  # fmt: skip
 _INT8_LAYERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNCell", "RNNSeq"})
 _TYPES = {
-    "bfloat16": "bf16", "float8e4m3fn": "f8e4m3", "float8e5m2": "f8e5m2", "float8e8m0": "f8e8m0", "float4e2m1": "f4e2m1",
-    "int4": "i4", "uint4": "u4", "uint2": "u2",
+    "bfloat16": "bf16", "float8e4m3fn": "f8e4m3", "float8e5m2": "f8e5m2", "float8e8m0": "f8e8m0",
+    "float4e2m1": "f4e2m1", "int4": "i4", "uint4": "u4", "uint2": "u2",
 }  # fmt: skip
 
 
@@ -120,16 +120,6 @@ def open(folder: Path, manifest: ManifestRecord, options: Mapping[str, Option]) 
     values = _options(manifest.options, options)
     compiled = _compile(folder, manifest.precision, values)
     return OpenVinoRunner(compiled, manifest.inputs, manifest.outputs)
-
-
-def diagnose(error: Exception, graph: ir.Model | None) -> str | None:
-    """Say what OpenVINO's text probably means."""
-    del graph
-    text = str(error)
-    for pattern, meaning in _MEANINGS:
-        if match := re.search(pattern, text, re.DOTALL):
-            return meaning.format_map({"version": probe().version, **match.groupdict()})
-    return None
 
 
 class OpenVinoRunner:
@@ -270,7 +260,8 @@ def _count_layers(compiled: Any) -> dict[str, int]:
 def _precision_notes(precision: str, counts: Mapping[str, int], graph: ir.Model) -> list[str]:
     """Hold what was built against what was asked for; a graph that itself is half-precision may stay so."""
     own = {value.dtype.name for node in graph.graph for value in node.outputs if value.dtype is not None}
-    own |= {value.dtype.name for value in graph.graph.initializers.values() if value.dtype is not None}
+    given = (*graph.graph.inputs, *graph.graph.initializers.values())
+    own |= {value.dtype.name for value in given if value.dtype is not None}
     lower = {"fp16": "FLOAT16", "bf16": "BFLOAT16"}
     lowered = [f"{counts[name]} in {name}" for name, kind in lower.items() if name in counts and kind not in own]
     if precision == "fp32" and lowered:
@@ -325,25 +316,3 @@ def _extended_tensor(dtype: str, array: np.ndarray[Any, Any]) -> Any:
 _NUMPY_TYPES = frozenset({
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
 })  # fmt: skip
-_OTHERWISE = "build with another backend, such as onnxruntime"
-_MEANINGS = (
-    (
-        r"No conversion rule found for operations: (?P<ops>[^\n]+)",
-        "OpenVINO {version} has no {ops}: run: pip install --upgrade openvino, or " + _OTHERWISE,
-    ),
-    (
-        r"(?:Failed to open|[Ee]xternal data|mmap|weights file|Can not read file).*?(?P<file>[\w.-]+\.(?:data|bin))",
-        "the file of weights {file} is missing or cut short: copy it to the same folder",
-    ),
-    (
-        r"Unable to read the model|Model can't be parsed|Error during import of ONNX model|not a valid ONNX",
-        "the file is no ONNX model, is cut short, or is not valid: try onnx.checker.check_model on it",
-    ),
-    (
-        r"Conversion failed for (?P<op>[\w.-]+)|While validating ONNX node '<?Node\((?P<node>\w+)",
-        "OpenVINO {version} reads this form of an operator differently from ONNX or not at all: " + _OTHERWISE,
-    ),
-    (r"[Uu]nsupported (?:data|element) type|dynamic rank|data type.*not supported",
-     "OpenVINO {version} does not take this element type here: " + _OTHERWISE),
-    (r"bad_alloc|[Cc]annot allocate", "memory ran out: close other programs, or use a smaller shape"),
-)  # fmt: skip

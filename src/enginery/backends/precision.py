@@ -11,14 +11,14 @@ if TYPE_CHECKING:
 __all__ = ["count_precisions"]
 
 _OF_TYPE = {
-    "FLOAT": "fp32", "DOUBLE": "fp64", "FLOAT16": "fp16", "BFLOAT16": "bf16", "FLOAT8E4M3FN": "fp8", "FLOAT8E5M2": "fp8",
-    "FLOAT8E4M3FNUZ": "fp8", "FLOAT8E5M2FNUZ": "fp8",
+    "FLOAT": "fp32", "DOUBLE": "fp64", "FLOAT16": "fp16", "BFLOAT16": "bf16", "FLOAT8E4M3FN": "fp8",
+    "FLOAT8E5M2": "fp8", "FLOAT8E4M3FNUZ": "fp8", "FLOAT8E5M2FNUZ": "fp8",
 }  # fmt: skip
 _MOVEMENT = frozenset({
-    "Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements",
-    "GatherND", "Identity", "If", "Loop", "Pad", "ReorderInput", "ReorderOutput", "Reshape", "Scan", "ScatterElements",
-    "ScatterND", "Shape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "QuantizeLinear",
-    "DequantizeLinear", "Where",
+    "Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "DepthToSpace", "DequantizeLinear", "Expand",
+    "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "If", "Loop", "Pad", "QuantizeLinear",
+    "ReorderInput", "ReorderOutput", "Reshape", "Scan", "ScatterElements", "ScatterND", "Shape", "Slice", "SpaceToDepth",
+    "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where",
 })  # fmt: skip
 _INTEGER = ("QLinear", "QGemm", "QAttention", "MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul")
 

@@ -6,17 +6,17 @@ one dtype and one shape for each input and looks the combination up in a set.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from typing_extensions import Self
 
+from enginery.backends.arrays import as_numpy, as_torch, holds_torch
 from enginery.backends.base import Feeds, Runner
 from enginery.dtypes import DTYPES, numpy_dtype
-from enginery.errors import EngineryError, InputDtypeError, InputNameError, InputRankError, InputShapeError, RunError
+from enginery.errors import EngineryError, InputNameError, InputRankError, InputShapeError, RunError
 from enginery.records import TensorInfo
 
 __all__ = ["Session"]
@@ -50,7 +50,7 @@ class Session:
         diagnose: Callable[[Exception], str | None] = lambda _: None,
     ) -> None:
         self._runner = runner
-        self._infer = runner.infer
+        self._infer: Callable[[dict[str, np.ndarray[Any, Any]]], dict[str, Any]] = runner.infer
         self._diagnose = diagnose
         self.inputs = inputs
         self.outputs = outputs
@@ -81,28 +81,9 @@ class Session:
             InputShapeError: a dimension outside the profile.
             RunError: the engine failed, or the session is closed.
         """
-        shapes = []
-        checked: dict[str, np.ndarray[Any, Any]] = {}
-        try:
-            for name, dtype in self._expected:
-                array = feeds[name]
-                if type(array) is not np.ndarray or array.dtype != dtype or not array.flags.c_contiguous:
-                    return self._run_converted(feeds)
-                shapes.append(array.shape)
-                checked[name] = array
-            for name in self._opaque:
-                checked[name] = feeds[name]
-        except KeyError:
-            raise self._name_error(feeds) from None
-        if len(feeds) != len(checked):
-            raise self._name_error(feeds)
-        key = tuple(shapes)
-        if key not in self._good:
-            self._check_shapes(checked)
-            if len(self._good) < _REMEMBERED_SHAPES:
-                self._good.add(key)
-        if self._closed:
-            raise RunError("the session is closed", mend="open the engine again")
+        checked = self._as_they_are(feeds)
+        if checked is None:
+            return self._run_converted(feeds)
         try:
             return self._infer(checked)
         except EngineryError:
@@ -132,6 +113,7 @@ class Session:
         """Give up what the engine holds; a second call does nothing."""
         if not self._closed:
             self._closed = True
+            self._infer = _closed
             self._runner.close()
 
     def __enter__(self) -> Self:
@@ -142,16 +124,39 @@ class Session:
     ) -> None:
         self.close()
 
+    def _as_they_are(self, feeds: Feeds) -> dict[str, np.ndarray[Any, Any]] | None:
+        """Return the feeds, checked; None where one is no contiguous numpy array of the right dtype."""
+        shapes = []
+        checked: dict[str, np.ndarray[Any, Any]] = {}
+        try:
+            for name, dtype in self._expected:
+                array = feeds[name]
+                if type(array) is not np.ndarray or array.dtype != dtype or not array.flags.c_contiguous:
+                    return None
+                shapes.append(array.shape)
+                checked[name] = array
+            for name in self._opaque:
+                checked[name] = feeds[name]
+        except KeyError:
+            raise self._name_error(feeds) from None
+        if len(feeds) != len(checked):
+            raise self._name_error(feeds)
+        key = tuple(shapes)
+        if key not in self._good:
+            self._check_shapes(checked)
+            if len(self._good) < _REMEMBERED_SHAPES:
+                self._good.add(key)
+        return checked
+
     def _run_converted(self, feeds: Feeds) -> dict[str, Any]:
         """Run with whatever is not a contiguous numpy array of the right dtype converted, or refused."""
         if feeds.keys() != {info.name for info in self.inputs}:
             raise self._name_error(feeds)
         converted = dict(feeds)
-        converted.update({name: _as_numpy(feeds[name], name, dtype) for name, dtype in self._expected})
+        converted.update({name: as_numpy(feeds[name], name, dtype) for name, dtype in self._expected})
         outputs = self.run(converted)
-        torch = sys.modules.get("torch")
-        if torch is not None and any(isinstance(array, torch.Tensor) for array in feeds.values()):
-            return {name: torch.from_dlpack(array) for name, array in outputs.items()}
+        if holds_torch(feeds.values()):
+            return {name: as_torch(array) for name, array in outputs.items()}
         return outputs
 
     def _check_shapes(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> None:
@@ -204,27 +209,8 @@ class Session:
         return ", ".join(repr(info.name) for info in self.inputs) or "none"
 
 
-def _as_numpy(array: Any, name: str, dtype: np.dtype[Any]) -> np.ndarray[Any, Any]:
-    if not isinstance(array, np.ndarray):
-        if hasattr(array, "detach"):
-            array = array.detach()  # torch refuses to hand out a tensor that still collects gradients
-        if not hasattr(array, "__dlpack__"):
-            raise InputDtypeError(
-                f"input {name!r} is a {type(array).__name__}, not an array",
-                mend="give a numpy array or a tensor",
-            )
-        try:
-            array = np.from_dlpack(array)
-        except (BufferError, RuntimeError, TypeError) as error:
-            raise InputDtypeError(
-                f"input {name!r} cannot be read as a numpy array: {error}", mend="move it to the CPU first"
-            ) from error
-    if array.dtype != dtype and not (dtype.kind == "O" and array.dtype.kind in "US"):
-        raise InputDtypeError(
-            f"input {name!r} has dtype {array.dtype}, the engine takes {dtype}",
-            mend=f"convert it: array.astype({str(dtype)!r})",
-        )
-    return np.ascontiguousarray(array, dtype=dtype).reshape(array.shape)
+def _closed(_: object) -> NoReturn:
+    raise RunError("the session is closed", mend="open the engine again")
 
 
 def _is_tensor(info: TensorInfo) -> bool:

@@ -1,0 +1,47 @@
+"""What OpenVINO's error texts probably mean, and what to do about each."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from enginery import optional
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["diagnose"]
+
+_OTHERWISE = "build with another backend"
+_MEANINGS = {
+    r"No conversion rule found for operations: (?P<ops>[^\n]+)": (
+        "OpenVINO {version} does not know {ops}: run: pip install --upgrade openvino, or " + _OTHERWISE
+    ),
+    r"(?:Failed to open|[Ee]xternal data|mmap|weights file|Can not read file).*?(?P<file>[\w.-]+\.(?:data|bin))": (
+        "the file of weights {file} is missing or cut short: copy it to the same folder"
+    ),
+    r"Unable to read the model|can't be parsed|Error during import of ONNX model|not a valid ONNX": (
+        "the file is no ONNX model, is cut short, or is not valid: try onnx.checker.check_model on it"
+    ),
+    r"While validating ONNX node|Conversion failed|FrontEnd API failed": (
+        "OpenVINO {version} does not read this form of an operator: " + _OTHERWISE
+    ),
+    r"[Uu]nsupported (?:data|element) type|dynamic rank|data type.*not supported|ParameterMismatch": (
+        "OpenVINO {version} does not take this element type here: " + _OTHERWISE
+    ),
+    r"bad_alloc|[Cc]annot allocate": "memory ran out: close other programs, or use a smaller shape",
+}
+
+
+def diagnose(error: Exception, graph: ir.Model | None) -> str | None:
+    """Say what OpenVINO's text probably means and what to do; None where nothing is known of it.
+
+    Example:
+        >>> diagnose(RuntimeError("std::bad_alloc"), None)
+        'memory ran out: close other programs, or use a smaller shape'
+    """
+    del graph
+    for pattern, meaning in _MEANINGS.items():
+        if match := re.search(pattern, str(error), re.DOTALL):
+            return meaning.format_map({"version": optional.version("openvino"), **match.groupdict()})
+    return None
