@@ -1,0 +1,114 @@
+"""Python loaders of data: ``file.py:loader`` and ``package.module:loader``, run because the user named them."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import numpy as np
+
+from enginery.errors import DataError
+from enginery.inputs.arrays import LABELS
+from enginery.inputs.base import Array
+from enginery.records import TensorInfo
+
+__all__ = ["run_loader"]
+
+_MEND = "return an iterable of dicts of arrays by input name, of arrays, or of (either, labels) pairs"
+_PAIR = 2
+
+
+def run_loader(text: str, inputs: Sequence[TensorInfo]) -> Iterator[dict[str, Array]]:
+    """Call a loader without arguments and yield the arrays of each item, labels among them as ``labels``.
+
+    An item is a dict of arrays by input name, an array for a model of one input, or a pair of either and labels.
+    Arrays may be anything numpy can read, such as lists or CPU tensors. The loader's folder (for a module: the working
+    folder) is on the import path while it runs.
+
+    Args:
+        text: ``file.py:loader`` or ``package.module:loader``.
+        inputs: of the engine.
+
+    Raises:
+        DataError: there is no such loader, it raises, or it gives something else.
+    """
+    where, _, name = text.rpartition(":")
+    folder = Path(where).resolve().parent if where.endswith(".py") else Path.cwd()
+    with _importing_from(folder):
+        loader = _find(where, name, text)
+        with _failing_as(f"the loader {text} failed"):
+            items = iter(_iterable(loader(), text))
+        while True:
+            with _failing_as(f"the loader {text} failed"):
+                try:
+                    item = next(items)
+                except StopIteration:
+                    return
+                arrays = _arrays(item, inputs, text)
+            yield arrays
+
+
+def _find(where: str, name: str, text: str) -> Callable[[], Any]:
+    with _failing_as(f"the loader {text} cannot be imported"):
+        module = _load_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+    loader = getattr(module, name, None)
+    if not callable(loader):
+        functions = (
+            ", ".join(sorted(key for key, value in vars(module).items() if callable(value))) or "nothing to call"
+        )
+        raise DataError(f"{where} has no function {name!r}", mend=f"it has {functions}")
+    return loader
+
+
+def _iterable(items: Any, text: str) -> Iterable[Any]:
+    if isinstance(items, Mapping | str) or not (hasattr(items, "__iter__") or hasattr(items, "__getitem__")):
+        raise DataError(f"{text} returns a {type(items).__name__}", mend=_MEND)
+    return cast("Iterable[Any]", items)
+
+
+@contextlib.contextmanager
+def _failing_as(what: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:
+        message = f"{what}: {type(error).__name__}: {error}"
+        raise DataError(message, mend="run it by itself first, and check the file and the name") from error
+
+
+@contextlib.contextmanager
+def _importing_from(folder: Path) -> Iterator[None]:
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # the loader may have taken it out itself
+            sys.path.remove(str(folder))
+
+
+def _load_file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise DataError(f"there is no file {path}", mend="check the path of the loader")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} is no Python file")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def _arrays(item: Any, inputs: Sequence[TensorInfo], text: str) -> dict[str, Array]:
+    if isinstance(item, tuple | list) and len(item) == _PAIR:
+        return {**_arrays(item[0], inputs, text), LABELS: np.asarray(item[1])}
+    if isinstance(item, Mapping):
+        return {str(name): np.asarray(array) for name, array in item.items()}
+    if isinstance(item, tuple | list) or len(inputs) != 1:
+        raise DataError(f"{text} gives a {type(item).__name__} for {len(inputs)} inputs", mend=_MEND)
+    return {inputs[0].name: np.asarray(item)}

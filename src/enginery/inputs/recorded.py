@@ -1,0 +1,217 @@
+"""Recorded inputs: npz files, npy files and folders of them, Python loaders, and pictures.
+
+Nothing here loads a pickle, and Python code runs only where the user names a loader.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from enginery.errors import DataError, InputDtypeError, InputNameError, UsageError
+from enginery.inputs.arrays import LABELS, Say, fit_dtype, log, match_names, read_npy, read_npz
+from enginery.inputs.base import Array, Case
+from enginery.inputs.batches import Item, cut_batches
+from enginery.inputs.loader import run_loader
+from enginery.inputs.pictures import SUFFIXES, load_picture
+from enginery.records import TensorInfo
+
+__all__ = ["load_data", "load_feeds", "load_picture"]
+
+_DATA_HELP = "name an .npz or .npy file, a folder of .npy files, file.py:loader or package.module:loader"
+
+
+def load_data(
+    data: str | Path, inputs: Sequence[TensorInfo], *, batch: int | None = None, say: Say = log
+) -> tuple[Case, ...]:
+    """Read recorded inputs, cut into batches.
+
+    - an ``.npz`` whose arrays are called as the inputs; under any name where there is one input and one array
+    - an ``.npy``, for a model of one input
+    - a folder of ``.npy`` files called as the inputs; for a model of one input, files of any name are joined in the
+      order of their names
+    - ``file.py:loader`` or ``package.module:loader``, a function without arguments; see `run_loader` for what it
+      returns, which must come to an end
+
+    An array called ``labels`` (in a folder ``labels.npy``) holds the right class of each row, whole numbers. Rows run
+    along the first axis. All are used, but for a remainder that is smaller than any batch the engine takes: that is
+    said. So is every cast; whole numbers are never made floats.
+
+    Args:
+        data: as above.
+        inputs: of the engine, with profiles.
+        batch: rows of a case; None for the opt size of the profile, the fixed size, or 32 where the axis is open.
+        say: told what is cast, renamed or left out.
+
+    Returns:
+        Cases called ``data 0``, ``data 1`` and so on, whose arrays share memory.
+
+    Raises:
+        DataError: the data cannot be read, or does not fit the inputs.
+        UnknownNameError: an array has an element type that ONNX has not.
+    """
+    where = str(data)
+    once = _Once(say)
+    named = (_item(arrays, inputs, where, once) for arrays in _read(where, inputs))
+    cut = cut_batches(named, inputs, batch=batch, where=where, say=say)
+    return tuple(Case(f"data {at}", feeds, labels) for at, (feeds, labels) in enumerate(cut))
+
+
+def load_feeds(
+    given: Mapping[str, str | Path] | Iterable[str | Path], inputs: Sequence[TensorInfo], *, say: Say = log
+) -> dict[str, Array]:
+    """Read the inputs of one call.
+
+    Args:
+        given: paths by input name, or texts: ``NAME=PATH``, or a path alone: an ``.npz`` whose arrays are called as
+            the inputs, an ``.npy`` called as an input, or any ``.npy`` or picture for a model of one input. Several
+            pictures of one input become the rows of a batch.
+        inputs: of the engine, with profiles. What is left wrong in shape or missing, the session's checks refuse.
+        say: told what is cast, renamed or left out.
+
+    Raises:
+        DataError: a file cannot be read.
+        InputNameError: a file belongs to no input.
+        InputDtypeError: an array has another element type, and no harmless cast.
+        UsageError: an input is given twice.
+    """
+    pairs = given.items() if isinstance(given, Mapping) else (_split_name(str(text), inputs) for text in given)
+    found: dict[str, list[Array]] = {}
+    pictures: set[str] = set()
+    for name, path in pairs:
+        for key, array in _read_feed(name, Path(path), inputs, say).items():
+            is_picture = Path(path).suffix.lower() in SUFFIXES
+            if key in found and not (is_picture and key in pictures):
+                raise UsageError(f"input {key!r} is given twice", mend="give it once; several pictures make a batch")
+            pictures |= {key} if is_picture else set()
+            found.setdefault(key, []).append(array)
+    return {name: arrays[0] if len(arrays) == 1 else _stack(name, arrays) for name, arrays in found.items()}
+
+
+class _Once:
+    """Tells each line once: a loader of a thousand items has one cast to report."""
+
+    def __init__(self, say: Say) -> None:
+        self._say = say
+        self._said: set[str] = set()
+
+    def __call__(self, line: str) -> None:
+        if line not in self._said:
+            self._said.add(line)
+            self._say(line)
+
+
+def _read(data: str, inputs: Sequence[TensorInfo]) -> Iterator[Mapping[str, Array]]:
+    path = Path(data)
+    if path.is_dir():
+        yield from _read_folder(path, inputs)
+    elif path.suffix == ".npz":
+        yield read_npz(path)
+    elif path.suffix == ".npy":
+        yield {"arr_0": read_npy(path)}
+    elif ":" in data and not path.exists():
+        yield from run_loader(data, inputs)
+    elif path.exists():
+        raise DataError(f"{data} is no kind of data known here", mend=_DATA_HELP)
+    else:
+        raise DataError(f"there is no file {data}", mend=_DATA_HELP)
+
+
+def _read_folder(folder: Path, inputs: Sequence[TensorInfo]) -> Iterator[Mapping[str, Array]]:
+    files = {file.stem: file for file in sorted(folder.glob("*.npy"))}
+    if not files:
+        raise DataError(f"{folder} holds no .npy files", mend=_DATA_HELP)
+    names = [info.name for info in inputs]
+    if len(names) != 1 or names[0] in files:
+        yield {stem: read_npy(file) for stem, file in files.items()}
+        return
+    labels = read_npy(files.pop(LABELS)).reshape(-1) if LABELS in files else None
+    rank = _rank(inputs[0])
+    start = 0
+    for file in files.values():
+        array = read_npy(file)
+        rows = 1 if rank is not None and array.ndim < rank else len(array)
+        item = {names[0]: array}
+        yield item if labels is None else {**item, LABELS: labels[start : start + rows]}
+        start += rows
+    if labels is not None and start != len(labels):
+        raise DataError(f"{folder}: there are {len(labels)} labels for {start} rows", mend="give one for each row")
+
+
+def _rank(info: TensorInfo) -> int | None:
+    if info.profile is not None:
+        return len(info.profile.dims)
+    return None if info.shape is None else len(info.shape)
+
+
+def _item(arrays: Mapping[str, Array], inputs: Sequence[TensorInfo], where: str, say: Say) -> Item:
+    matched = match_names(arrays, inputs, where=where, say=say)
+    feeds = {info.name: fit_dtype(matched[info.name], info, where=where, say=say) for info in inputs}
+    labelled = LABELS in arrays and LABELS not in feeds
+    return feeds, _labels(arrays[LABELS], where) if labelled else None
+
+
+def _labels(labels: Array, where: str) -> Array:
+    if labels.dtype.kind not in "iu" or labels.ndim > 1:
+        raise DataError(
+            f"{where}: the labels are {labels.dtype} of shape {labels.shape}",
+            mend="give the number of the right class for each row, as whole numbers in one dimension",
+        )
+    return labels.astype(np.int64)
+
+
+def _split_name(text: str, inputs: Sequence[TensorInfo]) -> tuple[str, Path]:
+    """Cut ``NAME=PATH``, where the name is an input's; a path alone has the empty name."""
+    names = [info.name for info in inputs]
+    for name in names:
+        if text.startswith(f"{name}="):
+            return name, Path(text[len(name) + 1 :])
+    name, equals, path = text.partition("=")
+    if equals and not Path(text).exists():
+        raise _no_input(name, names, path)
+    return "", Path(text)
+
+
+def _read_feed(name: str, path: Path, inputs: Sequence[TensorInfo], say: Say) -> dict[str, Array]:
+    infos = {info.name: info for info in inputs}
+    if name and name not in infos:
+        raise _no_input(name, list(infos), str(path))
+    if path.suffix == ".npz":
+        wanted = [infos[name]] if name else inputs
+        arrays = match_names(read_npz(path), wanted, where=str(path), error=InputNameError, say=say)
+    elif path.suffix == ".npy" or path.suffix.lower() in SUFFIXES:
+        name = name or (path.stem if path.stem in infos else _only(infos, path))
+        if path.suffix != ".npy":
+            return {name: load_picture(path, infos[name])}
+        arrays = {name: read_npy(path)}
+    else:
+        raise DataError(
+            f"{path} is no kind of input known here", mend="give .npy, .npz, .png, .jpg, .jpeg or .bmp files"
+        )
+    return {
+        key: fit_dtype(array, infos[key], where=str(path), error=InputDtypeError, say=say)
+        for key, array in arrays.items()
+    }
+
+
+def _only(infos: Mapping[str, TensorInfo], path: Path) -> str:
+    if len(infos) != 1:
+        raise _no_input(path.stem, list(infos), str(path))
+    return next(iter(infos))
+
+
+def _no_input(name: str, names: Sequence[str], path: str) -> InputNameError:
+    listed = ", ".join(map(repr, names)) or "none"
+    return InputNameError(
+        f"{path} is given for input {name!r}, which the engine has not",
+        mend=f"write NAME=PATH; the inputs are {listed}",
+    )
+
+
+def _stack(name: str, rows: Sequence[Array]) -> Array:
+    if len({row.shape for row in rows}) > 1:
+        shapes = ", ".join("x".join(map(str, row.shape)) for row in rows)
+        raise DataError(f"the pictures of input {name!r} have different sizes: {shapes}", mend="make them one size")
+    return np.concatenate(rows)
