@@ -1,0 +1,131 @@
+"""Every backend in every sensible way, beside plain ONNX Runtime; what cannot be tried is a row that says why."""
+
+from __future__ import annotations
+
+import types
+
+import pytest
+
+from enginery import backends
+from enginery.backends.base import Availability, Capabilities
+from enginery.errors import EnvironmentSetupError, UnknownNameError
+from enginery.machine import describe_machine
+from enginery.records import GraphRecord
+from enginery.spec import OptimizeSpec
+from enginery.tune.candidates import arrange_candidates, list_candidates
+
+GRAPH = GraphRecord("g", (), (), 1, {}, 0, 0, None, {"": 17}, 8, "", ())
+
+
+def backend(*, precisions=("fp32",), variants=({},), missing=""):
+    """Make a backend that answers these."""
+    return types.SimpleNamespace(
+        probe=lambda: Availability(not missing, "1", missing, "run: pip install it" if missing else ""),
+        capabilities=lambda _machine, _graph=None: Capabilities(frozenset(precisions), 20),
+        variants=lambda _graph, _machine: variants,
+    )
+
+
+@pytest.fixture
+def table(monkeypatch):
+    """Replace the table of backends by three: two here, one missing."""
+    made = {
+        "onnxruntime": backend(variants=({}, {"threads": 1}, {"spin": False, "mode": "parallel"})),
+        "swift": backend(precisions=("fp32", "bf16", "int8")),
+        "gone": backend(missing="its library is not installed"),
+    }
+    rows = {name: backends.BackendRow(name, "", "") for name in made}
+    monkeypatch.setattr(backends, "table", lambda: rows)
+    monkeypatch.setattr(backends, "get", made.__getitem__)
+    return made
+
+
+def labels(probes=None, **spec):
+    found = arrange_candidates(GRAPH, describe_machine(), OptimizeSpec(**spec), probes or {})
+    assert len({one.label for one in found}) == len(found)
+    return [one.label for one in found], found
+
+
+def probe(**rows):
+    """Return what the job `probe` would find: name to precisions, None where the backend is missing."""
+    return {
+        "backends": {
+            name: {"candidate": True, "available": offered is not None, "precisions": offered or []}
+            for name, offered in rows.items()
+        }
+    }
+
+
+def test_all_backends_in_all_variants(table):
+    """Unnamed, every backend that is here, in each of its sets of options; the baseline first."""
+    names, found = labels()
+    assert names == [
+        "onnxruntime, plain",
+        "onnxruntime",
+        "onnxruntime threads=1",
+        "onnxruntime spin=false mode=parallel",
+        "swift",
+    ]
+    assert [(one.role, one.plain) for one in found] == [("baseline", True)] + [("candidate", False)] * 4
+    assert found[2].options == {"threads": 1}
+
+
+def test_best_is_every_precision_that_a_backend_offers(table):
+    """One row for each, in the order of the table of precisions."""
+    names, found = labels(precision="best", backends=("swift",))
+    assert names == ["onnxruntime, plain", "swift", "swift bf16", "swift int8"]
+    assert [one.precision for one in found[1:]] == ["fp32", "bf16", "int8"]
+
+
+def test_a_precision_it_lacks_is_a_row_with_the_reason(table):
+    """A backend that cannot compute in the precision says what it offers."""
+    _, found = labels(precision="bf16")
+    missing = {one.label: one.missing for one in found if one.missing}
+    assert missing == {"onnxruntime bf16": "it cannot compute in bf16 here; it offers fp32"}
+
+
+def test_a_named_backend_that_is_missing_is_a_row_with_the_mend(table):
+    """It is no exception: the others are tried."""
+    names, found = labels(backends=("gone", "swift"))
+    assert names == ["onnxruntime, plain", "gone", "swift"]
+    assert found[1].missing == "its library is not installed; run: pip install it"
+
+
+def test_an_unknown_name_suggests(table):
+    """A name that no environment knows is an error."""
+    with pytest.raises(UnknownNameError, match=r"unknown backend 'swfit'; did you mean 'swift'\?"):
+        labels(backends=("swfit",))
+
+
+def test_other_environments_add_their_plain_variants(table):
+    """Each backend of another environment comes once, under the environment's name."""
+    names, found = labels(
+        {"old": probe(onnxruntime=["fp32"], gone=["fp32"], none=None)}, environments={"old": "/env/bin/python"}
+    )
+    assert names[-2:] == ["onnxruntime @old", "gone @old"]
+    assert {(one.environment, one.python) for one in found[-2:]} == {("old", "/env/bin/python")}
+
+
+def test_a_backend_of_another_environment_is_no_failed_row_here(table):
+    """Named and found elsewhere, it is not told as missing here; and a name that only the other knows is known."""
+    probes = {"old": probe(gone=["fp32"], foreign=["fp32", "int8"])}
+    names, found = labels(probes, backends=("gone", "foreign"), environments={"old": "python"}, precision="int8")
+    assert names == ["onnxruntime, plain", "gone int8 @old", "foreign int8 @old"]
+    assert found[1].missing == "it cannot compute in int8 here; it offers fp32"
+    assert not found[2].missing
+
+
+def test_an_environment_that_cannot_answer_is_a_row(table):
+    """A broken environment is told with its mend, and the run goes on."""
+    error = EnvironmentSetupError("python holds no usable Enginery", mend="run: pip install it")
+    names, found = labels({"old": error}, environments={"old": "python"})
+    assert names[-1] == "@old"
+    assert found[-1].missing == "python holds no usable Enginery; run: pip install it"
+
+
+def test_environments_are_asked_in_workers(tmp_path):
+    """The real table, and an interpreter that does not exist: one row more."""
+    spec = OptimizeSpec(backends=("null",), environments={"lost": str(tmp_path / "python")})
+    found = list_candidates(GRAPH, describe_machine(), spec, folder=tmp_path)
+    assert [one.label for one in found] == ["onnxruntime, plain", "null", "@lost"]
+    assert "there is no interpreter" in found[-1].missing
