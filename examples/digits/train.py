@@ -23,6 +23,7 @@ HERE = Path(__file__).parent
 EPOCHS = 40
 BATCH = 64
 HELD_OUT = 0.2
+SEVEN = 7
 
 
 class Digits(nn.Module):
@@ -107,9 +108,9 @@ def main() -> None:
     print(f"{parameters} parameters; {right:.2%} of {len(held_labels)} held-out digits right")
     export(model, HERE / "digits.onnx")
     np.savez_compressed(HERE / "heldout.npz", image=held_images, labels=held_labels)
-    seven = held_images[np.flatnonzero(held_labels == 7)[0]]
+    seven = held_images[np.flatnonzero(held_labels == SEVEN)[0]]
     np.save(HERE / "seven.npy", seven[None])
-    Image.fromarray((seven[0] * 255).round().astype(np.uint8), mode=None).save(HERE / "seven.png")
+    Image.fromarray((seven[0] * 255).round().astype(np.uint8)).save(HERE / "seven.png")
 
 
 if __name__ == "__main__":

@@ -104,11 +104,15 @@ def test_ints_bools_keywords_and_nested_outputs():
         "scale": np.ones(2, np.float32),
     }
     source = open_source(Masked(), example_inputs=example)
-    shapes = {"ids": Shape.parse("1..2..4x1..5..9"), "mask": Shape.parse("1..2..4x1..5..9"), "scale": Shape.parse("1..2..4")}
+    shapes = {
+        "ids": Shape.parse("1..2..4x1..5..9"),
+        "mask": Shape.parse("1..2..4x1..5..9"),
+        "scale": Shape.parse("1..2..4"),
+    }
     exported = source.export(shapes=shapes, opset=None)
     assert [value.name for value in exported.graph.graph.inputs] == ["ids", "mask", "scale"]
     assert exported.record.dynamic_axes == {"ids": ("batch", "dim1"), "mask": ("batch", "dim1"), "scale": ("batch",)}
-    assert list(source.run(source.example_feeds())) == ["states", "pooled_0", "pooled_1", "ids"]
+    assert list(source.run(source.example_feeds())) == ["states", "pooled_0", "pooled_1", "ids_output"]
     for batch, length in ((1, 9), (3, 4)):
         feeds = feeds_at(source.example_feeds(), {"ids": (batch, length), "mask": (batch, length), "scale": (batch,)})
         assert_agree(source, exported.graph, feeds)
@@ -118,7 +122,7 @@ def test_two_inputs_in_a_tuple():
     """A tuple is the arguments in order, and inputs that forward does not use stay inputs."""
 
     class Sum(nn.Module):
-        def forward(self, left, right, unused):
+        def forward(self, left, right, unused):  # noqa: ARG002 - it stays an input
             return left + right, left
 
     source = open_source(Sum(), example_inputs=(torch.ones(2, 3), np.ones((2, 3), np.float32), torch.ones(2)))
@@ -182,7 +186,8 @@ def test_a_hard_coded_batch_is_caught():
     message = str(caught.value)
     assert "torch.onnx.export (dynamo)" in message
     assert "torch.onnx.export (TorchScript)" in message
-    assert "input 'x', axis 0" in message
+    assert "input 'x', axis 0 (batch) is fixed at 2 by the module's own code" in message
+    assert "return x.reshape(2, 12) + 1" in message
 
 
 def test_a_branch_on_values_falls_back_to_tracing():
@@ -216,8 +221,68 @@ def test_a_trace_that_fixes_sizes_is_refused():
             return x + float(x.shape[0])
 
     source = open_source(Baked(), example_inputs=torch.ones(2, 3))
-    with pytest.raises(ExportError, match="than the module at x 1x3"):
+    with pytest.raises(ExportError, match="at x 1x3, gives another 'output' than the module"):
         source.export(shapes={"x": Shape.parse("1..2..8x3")}, opset=None)
+
+
+def test_a_size_that_the_exporter_bakes_in_is_found_by_the_outputs():
+    """torch.export fixes an LSTM's length without a word; the outputs' sizes give it away, and tracing takes over."""
+
+    class Recurrent(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.cell = nn.LSTM(4, 3, batch_first=True)
+
+        def forward(self, x):
+            return self.cell(x)[0]
+
+    source = open_source(Recurrent(), example_inputs=torch.randn(2, 5, 4))
+    exported = source.export(shapes={"x": Shape.parse("1..2..4xlength:1..5..9x4")}, opset=None)
+    if exported.record.attempts:  # a later torch may do it right
+        assert "output 'output', axis 1 became the constant 5" in exported.record.attempts[0]
+    assert str(exported.graph.graph.outputs[0].shape) == "[batch,length,3]"
+    for batch, length in ((1, 9), (3, 2)):
+        feeds = {"x": np.random.default_rng(0).random((batch, length, 4), np.float32)}
+        assert_agree(source, exported.graph, feeds)
+
+
+def test_a_graph_that_disagrees_is_not_taken():
+    """With `evaluate`, an exporter whose graph gives other numbers is an attempt, and all of them an error."""
+    source = open_source(Linear(), example_inputs=torch.randn(2, 4))
+    good = source.export(shapes={"x": Shape.parse("1..4x4")}, evaluate=onnxruntime_outputs)
+    assert good.record.attempts == ()
+    with pytest.raises(ExportError, match="its graph, at x 4x4, gives another 'output' than the module"):
+        source.export(
+            shapes={"x": Shape.parse("1..4x4")},
+            evaluate=lambda graph, feeds: {"output": onnxruntime_outputs(graph, feeds)["output"] + 1},
+        )
+
+
+def test_names_never_clash():
+    """Outputs may be called as an input, or as an inner value of the exporter's."""
+
+    class Clash(nn.Module):
+        def forward(self, x):
+            return {"add": (x + 1) * 2, "mul": x + 3, "x": x * 2}
+
+    source = open_source(Clash(), example_inputs=torch.ones(2, 3))
+    exported = source.export(shapes={"x": Shape.parse("1..4x3")}, opset=None)
+    assert exported.record.attempts == ()
+    assert [value.name for value in exported.graph.graph.outputs] == ["add", "mul", "x_output"]
+    assert_agree(source, exported.graph, {"x": np.ones((3, 3), np.float32)})
+
+
+def test_axes_that_the_model_makes_one_are_noted():
+    """Two names for sizes that the model adds become one, and the record says so."""
+
+    class Sum(nn.Module):
+        def forward(self, left, right):
+            return left + right
+
+    source = open_source(Sum(), example_inputs=(torch.ones(2, 3), torch.ones(2, 3)))
+    shapes = {"left": Shape.parse("a:1..4x3"), "right": Shape.parse("b:1..4x3")}
+    exported = source.export(shapes=shapes, opset=None)
+    assert "input 'right', axis 0: the model needs b to equal a" in exported.record.notes
 
 
 def test_an_old_opset_is_what_was_asked_for():

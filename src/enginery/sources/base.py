@@ -14,9 +14,12 @@ from enginery.spec import Shape
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Array", "Exported", "Source"]
+__all__ = ["Array", "Evaluate", "Exported", "Source"]
 
 Array = np.ndarray[Any, Any]
+
+Evaluate = Callable[["ir.Model", Mapping[str, Array]], dict[str, Array]]
+"""Runs a graph on some inputs; the caller of `Source.export` supplies it, since a source knows no backend."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,16 @@ class Source(Protocol):
         """Hash of the file and its external data, or of the module's parameters and buffers."""
         ...
 
-    def export(self, *, shapes: Mapping[str, Shape], opset: int | None) -> Exported:
+    def export(
+        self, *, shapes: Mapping[str, Shape], opset: int | None = None, evaluate: Evaluate | None = None
+    ) -> Exported:
         """Turn it into a graph; the source itself is left as it was.
 
         Args:
             shapes: the profile of each input by name; only ranged dimensions become dynamic.
             opset: version of ONNX's operator set; None for the exporter's or the file's own.
+            evaluate: with it, an exporter whose graph disagrees with the source, at the sizes it was traced with or at
+                others, is dropped for the next one.
 
         Raises:
             ExportError: no exporter gave a right graph; the message lists every attempt.

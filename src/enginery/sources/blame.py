@@ -40,9 +40,9 @@ def likely_line(error: BaseException, *, framework: str = "torch") -> str:
 
 
 def explain(error: BaseException, *, framework: str = "torch") -> str:
-    """Say why a library failed: the first lines of the deepest cause, and the user's line it is about."""
+    """Say why a library failed: the first lines of its deepest cause or of our own words, and the user's line."""
     cause = error
-    while cause.__cause__ is not None:
+    while cause.__cause__ is not None and not isinstance(cause, EngineryError):
         cause = cause.__cause__
     text = cause.message if isinstance(cause, EngineryError) else f"{type(cause).__name__}: {cause}"
     lines = [line.strip() for line in text.splitlines() if line.strip()][:_SHOWN_LINES]

@@ -12,7 +12,7 @@ from enginery.sources.base import Array
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["check_dynamic", "name_outputs", "strip_wrapper"]
+__all__ = ["check_dynamic", "check_sizes", "name_outputs", "rename_clashes", "strip_wrapper"]
 
 _WRAPPED = "module"
 _PRIVATE = ("pkg.torch.onnx.stack_trace", "pkg.torch.onnx.fx_node")
@@ -24,13 +24,17 @@ Axes = Mapping[str, Mapping[int, str]]
 Call = tuple[Mapping[str, Array], Mapping[str, Array]]
 
 
-def check_dynamic(graph: ir.Model, axes: Axes) -> None:
+def check_dynamic(graph: ir.Model, axes: Axes) -> tuple[str, ...]:
     """See that the inputs are all there, and that every axis asked to be dynamic is.
+
+    Returns:
+        What a user should know: names that the model made one, because it needs equal sizes there.
 
     Raises:
         ExportError: an axis became a constant, or has no name.
     """
     inputs = {value.name: value for value in graph.graph.inputs}
+    notes = []
     for name, dynamic in axes.items():
         if name not in inputs:
             raise ExportError(f"the graph has no input {name!r}")
@@ -41,6 +45,26 @@ def check_dynamic(graph: ir.Model, axes: Axes) -> None:
                 raise ExportError(f"input {name!r}, axis {axis} ({wanted}) became the constant {found}")
             if found is None or not found.value:
                 raise ExportError(f"input {name!r}, axis {axis} ({wanted}) lost its name")
+            if found.value != wanted:
+                notes.append(f"input {name!r}, axis {axis}: the model needs {wanted} to equal {found.value}")
+    return tuple(notes)
+
+
+def check_sizes(graph: ir.Model, outputs: Mapping[str, Array], at: str) -> None:
+    """Compare the constant sizes of a graph's outputs with what the model gave: a baked-in size shows there.
+
+    Raises:
+        ExportError: an output that varies has a constant size in the graph.
+    """
+    for value in graph.graph.outputs:
+        right = outputs[value.name or ""].shape
+        if value.shape is None:
+            continue
+        for axis, (size, own) in enumerate(zip(right, value.shape, strict=True)):
+            if isinstance(own, int) and own != size:
+                raise ExportError(
+                    f"output {value.name!r}, axis {axis} became the constant {own}, the module gives {size} at {at}"
+                )
 
 
 def name_outputs(graph: ir.Model, axes: Axes, one: Call, other: Call) -> None:
@@ -89,6 +113,25 @@ def strip_wrapper(graph: ir.Model) -> None:
     for value in list(graph.graph.initializers.values()):
         name = _without(value.name or "")
         if name != value.name and name not in taken and name not in graph.graph.initializers:
+            value.name = name
+
+
+def rename_clashes(graph: ir.Model) -> None:
+    """Give inner values that have the name of an input or output another one: exporters do not look.
+
+    Args:
+        graph: changed in place.
+    """
+    public = {*graph.graph.inputs, *graph.graph.outputs}
+    names = {value.name for value in public}
+    inner = [value for node in graph.graph.all_nodes() for value in node.outputs if value not in public]
+    taken = names | {value.name for value in inner} | set(graph.graph.initializers)
+    for value in [*inner, *graph.graph.initializers.values()]:
+        if value.name in names and value not in public:
+            name = next(
+                f"{value.name}_{place}" for place in range(1, len(taken) + 2) if f"{value.name}_{place}" not in taken
+            )
+            taken.add(name)
             value.name = name
 
 

@@ -17,7 +17,7 @@ from enginery.graph.base import hash_model, load_model, save_model, tensor_infos
 from enginery.optional import version
 from enginery.records import ExportRecord
 from enginery.sources import nearest_files
-from enginery.sources.base import Array, Exported
+from enginery.sources.base import Array, Evaluate, Exported
 from enginery.spec import Example, Shape
 
 if TYPE_CHECKING:
@@ -83,18 +83,22 @@ class OnnxModel:
             save_model(self._load(), path)
             return hash_model(path)
 
-    def export(self, *, shapes: Mapping[str, Shape], opset: int | None = None) -> Exported:
+    def export(
+        self, *, shapes: Mapping[str, Shape], opset: int | None = None, evaluate: Evaluate | None = None
+    ) -> Exported:
         """Read the graph; its own dynamic dimensions stay, and `shapes` only has its names checked.
 
         Args:
             shapes: the profile of each input by name.
             opset: converts the graph where it is not the file's own version.
+            evaluate: not needed, since the graph is the source.
 
         Raises:
             CorruptModelError: the file is no ONNX, or is cut short.
             ExportError: the graph cannot be converted to `opset`.
             UnknownNameError: `shapes` names no input.
         """
+        del evaluate
         begin = time.perf_counter()
         graph = self._load()
         inputs = tensor_infos(graph.graph.inputs)
@@ -199,13 +203,14 @@ def _convert(graph: ir.Model, opset: int) -> ir.Model:
     from onnx import version_converter
 
     try:
-        converted: ir.Model = ir.from_proto(version_converter.convert_version(ir.to_proto(graph), opset))
+        proto = version_converter.convert_version(ir.to_proto(graph), opset)
     except Exception as error:
         own = graph.opset_imports.get("", 0)
         raise ExportError(
             f"onnx's version converter cannot bring this graph from opset {own} to {opset}: {error}",
             mend=f"keep opset {own}, or export the model again with opset {opset}",
         ) from error
+    converted: ir.Model = ir.from_proto(proto)
     return converted
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
@@ -9,13 +10,15 @@ from typing import Literal
 import numpy as np
 
 from enginery.dtypes import numpy_dtype
-from enginery.errors import UsageError
+from enginery.errors import ExportError, UsageError
 from enginery.sources.axes import resize
 from enginery.sources.base import Array
 from enginery.spec import Example, Shape
 
-__all__ = ["ExportPlan", "make_example", "show_shapes"]
+__all__ = ["ExportPlan", "check_agreement", "make_example", "show_shapes"]
 
+_FIXED = re.compile(r"static shape of (\d+) for dimension inputs\['tensors'\]\[(\d+)\]\.shape\[(\d+)\]")
+_SAME = 1e-2
 _ENDS: tuple[Literal["min", "max"], ...] = ("min", "max")
 
 
@@ -49,6 +52,35 @@ class ExportPlan:
             if all(array.size for array in other.values()) and show_shapes(other) != show_shapes(self.feeds):
                 return other
         return self.feeds
+
+    def fixed_axes(self, text: str) -> str:
+        """Say in the inputs' own names which axes an error of ``torch.export`` found to be constant."""
+        names, found = list(self.feeds), []
+        for size, place, axis in _FIXED.findall(text):
+            name = names[int(place)]
+            symbol = self.axes.get(name, {}).get(int(axis), "?")
+            found.append(f"input {name!r}, axis {axis} ({symbol}) is fixed at {size}")
+        return ", ".join(dict.fromkeys(found))
+
+
+def check_agreement(expected: Mapping[str, Array], found: Mapping[str, Array], what: str) -> None:
+    """Compare outputs loosely: whether a graph computes the same thing, not how precisely.
+
+    Raises:
+        ExportError: an output has another shape, or is further away than rounding explains.
+    """
+    for name, right in expected.items():
+        got = found[name]
+        if right.shape != got.shape:
+            raise ExportError(f"{what} gives {name!r} the shape {got.shape}, the module {right.shape}")
+        if right.dtype.kind not in "fc":
+            error = float(np.mean(right != got)) if right.size else 0.0
+        else:
+            finite = np.isfinite(right)
+            norm = float(np.linalg.norm(right[finite])) or 1.0
+            error = float(np.linalg.norm((right - got)[finite])) / norm
+        if not error <= _SAME:
+            raise ExportError(f"{what} gives another {name!r} than the module: relative error {error:.2g}")
 
 
 def make_example(example: Example) -> Array:

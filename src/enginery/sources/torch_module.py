@@ -23,13 +23,13 @@ from enginery.errors import ExportError, InputNameError, SourceError
 from enginery.optional import require, version
 from enginery.records import ExportRecord
 from enginery.sources.axes import check_shapes, name_axes, resize, tracing_sizes
-from enginery.sources.base import Array, Exported
+from enginery.sources.base import Array, Evaluate, Exported
 from enginery.sources.binding import bind
 from enginery.sources.blame import explain, likely_line
 from enginery.sources.factory import call_factory, is_factory
-from enginery.sources.graph_names import check_dynamic, name_outputs, strip_wrapper
+from enginery.sources.graph_names import check_dynamic, check_sizes, name_outputs, rename_clashes, strip_wrapper
 from enginery.sources.nesting import fill, name_leaves
-from enginery.sources.plan import ExportPlan, make_example, show_shapes
+from enginery.sources.plan import ExportPlan, check_agreement, make_example, show_shapes
 from enginery.sources.quiet import quiet, stdout_to_stderr
 from enginery.spec import Example, Shape
 
@@ -163,12 +163,15 @@ class TorchModule:
 
         return call
 
-    def export(self, *, shapes: Mapping[str, Shape], opset: int | None = None) -> Exported:
+    def export(
+        self, *, shapes: Mapping[str, Shape], opset: int | None = None, evaluate: Evaluate | None = None
+    ) -> Exported:
         """Export with ``torch.onnx.export``: by ``torch.export``, and by tracing where that fails.
 
         Args:
             shapes: the profile of each input by name; an input that is not named keeps its example's sizes.
             opset: version of ONNX's operator set; None for 20.
+            evaluate: runs a graph, to see whether it agrees with the module before it is taken.
 
         Raises:
             ExportError: neither gave a right graph; the message lists both reasons.
@@ -185,7 +188,7 @@ class TorchModule:
         ):
             try:
                 graph = export(plan)
-                self._finish(graph, plan)
+                self._finish(graph, plan, evaluate)
             except Exception as error:  # noqa: BLE001 - exporters raise anything; each reason is kept and shown
                 attempts.append(f"{exporter}: {explain(error)}")
                 continue
@@ -216,16 +219,21 @@ class TorchModule:
             raise ExportError(f"it writes opset {_LOWEST_DYNAMO_OPSET} at the least, {plan.opset} was asked for")
         dynamic = tuple(plan.axes.get(name, {}) for name in plan.feeds)
         with self._evaluating(), quiet(*_NOISY):
-            program = self._torch.onnx.export(
-                self._flat(),
-                tuple(self._tensors(plan.feeds)),
-                dynamo=True,
-                opset_version=plan.opset,
-                input_names=list(plan.feeds),
-                output_names=list(plan.outputs),
-                dynamic_shapes=(dynamic,) if plan.axes else None,
-                verbose=False,
-            )
+            try:
+                program = self._torch.onnx.export(
+                    self._flat(),
+                    tuple(self._tensors(plan.feeds)),
+                    dynamo=True,
+                    opset_version=plan.opset,
+                    input_names=list(plan.feeds),
+                    output_names=list(plan.outputs),
+                    dynamic_shapes=(dynamic,) if plan.axes else None,
+                    verbose=False,
+                )
+            except Exception as error:
+                if found := plan.fixed_axes(str(error)):
+                    raise ExportError(f"{found} by the module's own code") from error
+                raise
         graph: ir.Model = program.model
         return graph
 
@@ -264,28 +272,31 @@ class TorchModule:
         """Compare the trace with the module at the other end of the profile, and return those inputs."""
         other = plan.other_feeds()
         expected = self.run(other)
-        tensors = self._tensors(other)
         try:
-            found = [self._numpy(value) for value in traced(*tensors)]
+            found = [self._numpy(value) for value in traced(*self._tensors(other))]
         except RuntimeError as error:
-            raise ExportError(f"its trace cannot take {show_shapes(other)}, sizes are fixed in it: {error}") from error
-        for (name, right), got in zip(expected.items(), found, strict=True):
-            if right.shape != got.shape or not np.allclose(right, got, rtol=1e-3, atol=1e-4, equal_nan=True):
-                raise ExportError(f"its trace gives another {name!r} than the module at {show_shapes(other)}")
+            raise ExportError(f"its trace cannot take {show_shapes(other)}: {explain(error)}") from error
+        check_agreement(expected, dict(zip(expected, found, strict=True)), f"its trace, at {show_shapes(other)},")
         return other
 
-    def _finish(self, graph: ir.Model, plan: ExportPlan) -> None:
-        """Check what an exporter wrote, and take its wrapper out of the names."""
+    def _finish(self, graph: ir.Model, plan: ExportPlan, evaluate: Evaluate | None) -> None:
+        """Put the names of what an exporter wrote in order, and check it."""
         from onnx_ir.passes.common import CheckerPass
 
         found = graph.opset_imports.get("")
         if found != plan.opset:
             raise ExportError(f"it wrote opset {found}, {plan.opset} was asked for")
-        check_dynamic(graph, plan.axes)
+        plan.notes.extend(check_dynamic(graph, plan.axes))
         strip_wrapper(graph)
+        rename_clashes(graph)
         graph.graph.name = type(self._original).__name__
         with quiet(*_NOISY):
             CheckerPass()(graph)
+        for feeds in (plan.feeds, plan.other_feeds()) if plan.axes else (plan.feeds,):
+            expected = self.run(feeds)
+            check_sizes(graph, expected, show_shapes(feeds))
+            if evaluate is not None:
+                check_agreement(expected, evaluate(graph, feeds), f"its graph, at {show_shapes(feeds)},")
 
     def _record(
         self, graph: ir.Model, exporter: str, plan: ExportPlan, attempts: Sequence[str], seconds: float
@@ -333,7 +344,9 @@ class TorchModule:
                 f"{self.label} raised {type(error).__name__}: {error}" + (f" at {line}" if line else ""),
                 mend=f"check the inputs: {', '.join(f'{t.dtype} {tuple(t.shape)}' for t in tensors)}",
             ) from error
-        return name_leaves(outputs, self._is_array, single="output")
+        named = name_leaves(outputs, self._is_array, single="output")
+        # In a graph, an input and an output cannot have one name.
+        return [(f"{name}_output" if name in self._example else name, value) for name, value in named]
 
     def _flat(self) -> Any:
         """Wrap the module so that it takes and returns tuples of tensors."""
