@@ -129,8 +129,8 @@ class OpenVinoRunner:
         self._compiled = compiled
         self._request = compiled.create_infer_request()
         self._lock = threading.Lock()
-        order = _ports(compiled.inputs, inputs)
-        self._inputs = [(info.name, _entry(info.dtype)) for _, info in sorted(zip(order, inputs, strict=True), key=_at)]
+        places = _ports(compiled.inputs, inputs)
+        self._inputs = [(at, info.name, _entry(info.dtype)) for at, info in zip(places, inputs, strict=True)]
         self._outputs = list(zip(_ports(compiled.outputs, outputs), outputs, strict=True))
         self._names = [info.name for info in outputs]
         # One tensor may be two outputs; a request's result then holds it once.
@@ -144,7 +144,8 @@ class OpenVinoRunner:
 
     def infer(self, feeds: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
         """Run once; calls from several threads wait for one another."""
-        arrays = [feeds[name] if entry is None else entry(feeds[name]) for name, entry in self._inputs]
+        # By place in a dict: OpenVINO takes ten microseconds more for a list.
+        arrays = {at: feeds[name] if entry is None else entry(feeds[name]) for at, name, entry in self._inputs}
         with self._lock:
             if self._plain:
                 found = self._request.infer(arrays, share_inputs=True)
@@ -289,10 +290,6 @@ def _ports(ports: list[Any], infos: tuple[TensorInfo, ...]) -> list[int]:
     return [
         next((at for at, named in enumerate(names) if info.name in named), place) for place, info in enumerate(infos)
     ]
-
-
-def _at(pair: tuple[int, TensorInfo]) -> int:
-    return pair[0]
 
 
 def _entry(dtype: str) -> Any:

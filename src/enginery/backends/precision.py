@@ -17,8 +17,8 @@ _OF_TYPE = {
 _MOVEMENT = frozenset({
     "Cast", "CastLike", "Concat", "Constant", "ConstantOfShape", "DepthToSpace", "DequantizeLinear", "Expand",
     "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "If", "Loop", "Pad", "QuantizeLinear",
-    "ReorderInput", "ReorderOutput", "Reshape", "Scan", "ScatterElements", "ScatterND", "Shape", "Slice", "SpaceToDepth",
-    "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where",
+    "ReorderInput", "ReorderOutput", "Reshape", "Scan", "ScatterElements", "ScatterND", "Shape", "Slice",
+    "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where",
 })  # fmt: skip
 _INTEGER = ("QLinear", "QGemm", "QAttention", "MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul")
 
