@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import rich_click as click
 
@@ -24,7 +24,7 @@ __all__ = ["command"]
 def command(
     engines: tuple[str, ...],
     *,
-    at: str,
+    at: Literal["min", "opt", "max"],
     data: str | None,
     ranges: dict[str, Any],
     options: dict[str, Option],

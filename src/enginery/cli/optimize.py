@@ -62,4 +62,7 @@ def command(
 
 def _spec(*, max_error: float, seed: int, limit_s: float, **asked: Any) -> OptimizeSpec:
     verify = VerifySpec(max_error=max_error, seed=seed)
+    if not asked["environments"]:  # another environment may have backends that this one has not
+        for name in asked["backends"]:
+            options.check_backend(name)
     return OptimizeSpec(job_limit_s=limit_s, verify=verify, **asked)

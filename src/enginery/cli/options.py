@@ -21,6 +21,7 @@ __all__ = [
     "as_json",
     "backend",
     "backends",
+    "check_backend",
     "data",
     "environment",
     "example",
@@ -53,19 +54,18 @@ class BackendOption(click.RichOption):
 
         return f"{self._help} Known: {', '.join(names())}."
 
-    @help.setter
+    @help.setter  # noqa: A003 - click's own name
     def help(self, text: str | None) -> None:
         self._help = text or ""
 
 
-def _check_backends(given: str | Sequence[str]) -> str | tuple[str, ...]:
-    """Return names of backends; raise `UnknownNameError`, with the nearest, for any other word."""
+def check_backend(name: str) -> str:
+    """Return the name of a backend; raise `UnknownNameError`, with the nearest, for any other word."""
     from enginery.backends import names
 
-    for name in (given,) if isinstance(given, str) else given:
-        if name not in names():
-            raise UnknownNameError.from_choices("backend", name, names())
-    return given if isinstance(given, str) else tuple(given)
+    if name not in names():
+        raise UnknownNameError.from_choices("backend", name, names())
+    return name
 
 
 def parse_options(texts: Iterable[str]) -> dict[str, Option]:
@@ -169,10 +169,10 @@ max_latency = click.option(
 )  # fmt: skip
 backend = click.option(
     "--backend", cls=BackendOption, default="onnxruntime", show_default=True, metavar="NAME",
-    callback=_read(_check_backends), help="What builds and runs the engine.",
+    callback=_read(check_backend), help="What builds and runs the engine.",
 )  # fmt: skip
 backends = click.option(
-    "--backend", "backends", cls=BackendOption, multiple=True, metavar="NAME", callback=_read(_check_backends),
+    "--backend", "backends", cls=BackendOption, multiple=True, metavar="NAME",
     help="Try only this one; may be given several times. Default: all that are here.",
 )  # fmt: skip
 option = click.option(
@@ -211,6 +211,6 @@ def output(metavar: str, help_text: str, *, required: bool = False) -> Callable[
 def time_limit(default: float, help_text: str) -> Callable[[Any], Any]:
     """Make ``--time-limit``, whose default differs between commands."""
     return click.option(
-        "--time-limit", "limit_s", type=click.FloatRange(min=0, min_open=True), default=default,
-        show_default=f"{default:g}", metavar="SECONDS", help=help_text,
+        "--time-limit", "limit_s", type=click.FloatRange(min=0, min_open=True), default=default, metavar="SECONDS",
+        help=f"{help_text} [default: {default:g}]",
     )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -57,6 +56,8 @@ def write_outputs(outputs: Mapping[str, np.ndarray[Any, Any]], path: Path) -> No
         UsageError: several arrays for a ``.npy``.
         OutputError: the file cannot be written.
     """
+    import zipfile
+
     import numpy as np
 
     from enginery import storage
