@@ -178,7 +178,7 @@ class OnnxModel:
         if _is_ir(self._thing):
             clone: ir.Model = self._thing.clone()
             return clone
-        model = ir.from_proto(self._thing)
+        model: ir.Model = ir.from_proto(self._thing)
         initializers = model.graph.initializers
         # Old files list their weights among the inputs too; nobody means to feed those.
         for value in [value for value in model.graph.inputs if value.name in initializers]:
