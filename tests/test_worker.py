@@ -106,6 +106,7 @@ ENTRY = ("-c", JOBS + "\njobs.main()")
 
 @pytest.fixture
 def worker(tmp_path):
+    """Start a worker that knows the jobs above too."""
     with Worker("test", folder=tmp_path / "worker", entry=ENTRY) as started:
         yield started
 
@@ -119,6 +120,7 @@ def is_alive(pid):
 
 
 def wait_for(condition, what, limit_s=20.0):
+    """Wait until a condition holds."""
     deadline = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < deadline, f"not within {limit_s} s: {what}"
@@ -338,7 +340,9 @@ def test_another_interpreter_does_the_jobs(tmp_path, monkeypatch):
 def test_an_environment_without_enginery_says_the_pip_line(tmp_path):
     """The error quotes the interpreter's own words, and the mend installs into that interpreter."""
     python = make_environment(tmp_path / "env", enginery_here=False)
-    with pytest.raises(EnvironmentSetupError, match="holds no usable Enginery: .*No module named 'enginery'") as caught:
+    with pytest.raises(
+        EnvironmentSetupError, match=r"holds no usable Enginery: .*No module named 'enginery'"
+    ) as caught:
         Worker("other", folder=tmp_path / "worker", python=python).start()
     assert caught.value.mend.startswith(f"run: {python} -m pip install ")
 
@@ -366,7 +370,7 @@ def test_a_program_that_is_no_python_is_named(tmp_path):
 
 def test_a_worker_that_cannot_start_shows_its_log(tmp_path):
     """In this interpreter, a start that fails is a crash with the log."""
-    with pytest.raises(WorkerCrashError, match="(?s)ended with exit code 1 while it did 'start'.*no luck"):
+    with pytest.raises(WorkerCrashError, match=r"(?s)ended with exit code 1 while it did 'start'.*no luck"):
         Worker("bad", folder=tmp_path, entry=("-c", "raise SystemExit('no luck')")).start()
 
 

@@ -11,8 +11,9 @@ from enginery.bench.load import LoadWatch, Snapshot, take_snapshot
 
 
 def watch(*snapshots):
+    """Return a watch that sees these, one after another."""
     found = iter(snapshots)
-    return LoadWatch(snapshot=lambda pids: next(found))
+    return LoadWatch(snapshot=lambda _pids: next(found))
 
 
 def test_others_are_what_is_not_ours():

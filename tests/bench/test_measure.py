@@ -15,6 +15,7 @@ SPEC = BenchSpec(warmup_ms=1, turn_ms=2, min_samples=3, min_turns=3, stable_with
 
 @pytest.fixture
 def session(tmp_path, small_model):
+    """Open a null engine with the batch 1 to 4."""
     built = engine.build(small_model, BuildSpec(parse_shapes(["x=1..4x4"])), tmp_path / "null.engine", backend="null")
     with built.open() as opened:
         yield opened

@@ -33,6 +33,7 @@ class FakeTimer:
 
 
 def make(journal, **call_ms):
+    """Return a timer for each name, all writing into one journal."""
     return {name: FakeTimer(each, journal=journal, name=name) for name, each in call_ms.items()}
 
 
@@ -69,7 +70,7 @@ def test_all_failing_ends_the_benchmark():
     """Nothing is left to do where everyone has failed."""
     error = RunError("no")
 
-    def fail(warmup_ms, seconds, min_calls):
+    def fail(*_asked):
         raise error
 
     assert take_turns({"a": fail, "b": fail}, SPEC) == {"a": error, "b": error}

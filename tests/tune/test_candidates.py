@@ -41,6 +41,7 @@ def table(monkeypatch):
 
 
 def labels(probes=None, **spec):
+    """List candidates; return their labels, which are unique, and themselves."""
     found = arrange_candidates(GRAPH, describe_machine(), OptimizeSpec(**spec), probes or {})
     assert len({one.label for one in found}) == len(found)
     return [one.label for one in found], found
@@ -56,7 +57,8 @@ def probe(**rows):
     }
 
 
-def test_all_backends_in_all_variants(table):
+@pytest.mark.usefixtures("table")
+def test_all_backends_in_all_variants():
     """Unnamed, every backend that is here, in each of its sets of options; the baseline first."""
     names, found = labels()
     assert names == [
@@ -70,34 +72,39 @@ def test_all_backends_in_all_variants(table):
     assert found[2].options == {"threads": 1}
 
 
-def test_best_is_every_precision_that_a_backend_offers(table):
+@pytest.mark.usefixtures("table")
+def test_best_is_every_precision_that_a_backend_offers():
     """One row for each, in the order of the table of precisions."""
     names, found = labels(precision="best", backends=("swift",))
     assert names == ["onnxruntime, plain", "swift", "swift bf16", "swift int8"]
     assert [one.precision for one in found[1:]] == ["fp32", "bf16", "int8"]
 
 
-def test_a_precision_it_lacks_is_a_row_with_the_reason(table):
+@pytest.mark.usefixtures("table")
+def test_a_precision_it_lacks_is_a_row_with_the_reason():
     """A backend that cannot compute in the precision says what it offers."""
     _, found = labels(precision="bf16")
     missing = {one.label: one.missing for one in found if one.missing}
     assert missing == {"onnxruntime bf16": "it cannot compute in bf16 here; it offers fp32"}
 
 
-def test_a_named_backend_that_is_missing_is_a_row_with_the_mend(table):
+@pytest.mark.usefixtures("table")
+def test_a_named_backend_that_is_missing_is_a_row_with_the_mend():
     """It is no exception: the others are tried."""
     names, found = labels(backends=("gone", "swift"))
     assert names == ["onnxruntime, plain", "gone", "swift"]
     assert found[1].missing == "its library is not installed; run: pip install it"
 
 
-def test_an_unknown_name_suggests(table):
+@pytest.mark.usefixtures("table")
+def test_an_unknown_name_suggests():
     """A name that no environment knows is an error."""
     with pytest.raises(UnknownNameError, match=r"unknown backend 'swfit'; did you mean 'swift'\?"):
         labels(backends=("swfit",))
 
 
-def test_other_environments_add_their_plain_variants(table):
+@pytest.mark.usefixtures("table")
+def test_other_environments_add_their_plain_variants():
     """Each backend of another environment comes once, under the environment's name."""
     names, found = labels(
         {"old": probe(onnxruntime=["fp32"], gone=["fp32"], none=None)}, environments={"old": "/env/bin/python"}
@@ -106,7 +113,8 @@ def test_other_environments_add_their_plain_variants(table):
     assert {(one.environment, one.python) for one in found[-2:]} == {("old", "/env/bin/python")}
 
 
-def test_a_backend_of_another_environment_is_no_failed_row_here(table):
+@pytest.mark.usefixtures("table")
+def test_a_backend_of_another_environment_is_no_failed_row_here():
     """Named and found elsewhere, it is not told as missing here; and a name that only the other knows is known."""
     probes = {"old": probe(gone=["fp32"], foreign=["fp32", "int8"])}
     names, found = labels(probes, backends=("gone", "foreign"), environments={"old": "python"}, precision="int8")
@@ -115,7 +123,8 @@ def test_a_backend_of_another_environment_is_no_failed_row_here(table):
     assert not found[2].missing
 
 
-def test_an_environment_that_cannot_answer_is_a_row(table):
+@pytest.mark.usefixtures("table")
+def test_an_environment_that_cannot_answer_is_a_row():
     """A broken environment is told with its mend, and the run goes on."""
     error = EnvironmentSetupError("python holds no usable Enginery", mend="run: pip install it")
     names, found = labels({"old": error}, environments={"old": "python"})

@@ -11,6 +11,7 @@ from enginery.tune.choose import choose
 
 
 def bench(p50_ms, half=0.01):
+    """Make a record with this median and half this interval."""
     return BenchRecord(
         shapes={"x": (8, 4)}, batch=8, samples=100, min_ms=p50_ms, p50_ms=p50_ms, p90_ms=p50_ms, p95_ms=p50_ms,
         p99_ms=p50_ms, mean_ms=p50_ms, ci_low_ms=p50_ms - half, ci_high_ms=p50_ms + half, throughput=8000 / p50_ms,
@@ -19,11 +20,13 @@ def bench(p50_ms, half=0.01):
 
 
 def verified(error=1e-7, checks=()):
+    """Make a verification with this error, held against 1e-3."""
     passed = error <= 1e-3 and all(check.passed is not False for check in checks)
     return VerifyRecord("reference", "random", (), tuple(checks), error, 1e-3, passed)
 
 
 def row(label, p50_ms=1.0, *, error=1e-7, size=1000, role="candidate", half=0.01, **fields):
+    """Make a good candidate, but for what is said."""
     built = BuildRecord("null", "0", "fp32", {}, {}, 1.0, size)
     return CandidateRecord(
         label, role, "null", "here", "fp32", {}, fields.pop("status", "timed"), fields.pop("reason", ""),
@@ -32,6 +35,7 @@ def row(label, p50_ms=1.0, *, error=1e-7, size=1000, role="candidate", half=0.01
 
 
 def decide(*rows, **spec):
+    """Choose; return status and reason of each row by label, and the label chosen."""
     records, chosen = choose(rows, OptimizeSpec(**spec))
     assert [record.label for record in records] == [one.label for one in rows]
     return {record.label: (record.status, record.reason) for record in records}, chosen

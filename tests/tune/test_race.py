@@ -1,0 +1,297 @@
+"""Every contestant is built, verified and timed in its own worker; what fails is a row, and nothing is left behind."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from enginery import storage
+from enginery.errors import BuildError, HashMismatchError, NoCandidateError, WorkerCrashError, WorkerMemoryError
+from enginery.graph import files
+from enginery.inputs.base import Case, save_cases
+from enginery.progress import Progress
+from enginery.spec import BenchSpec, OptimizeSpec, parse_shapes
+from enginery.tune import lane, race
+from enginery.tune.candidates import Contestant
+from enginery.worker import Worker
+
+BENCH = BenchSpec(warmup_ms=2, turn_ms=5, min_samples=3, min_turns=2, stable_within=10, limit_s=0.5)
+SPEC = OptimizeSpec(shapes=parse_shapes(["x=1..4..8x4"]), bench=BENCH, job_limit_s=60)
+
+PATHS = ("graph", "plain_graph", "cases", "expected", "folder")
+
+# Workers whose builds can be told to fail in each way.
+BAD_BUILD = """
+import os, time
+from enginery import errors, jobs
+build, run = jobs.build, jobs.time_calls
+
+def bad_build(state, arguments):
+    how = arguments["spec"]["options"].pop("how", "")
+    if how == "abort":
+        print("the library gives up")
+        os.abort()
+    if how == "hang":
+        time.sleep(60)
+    if how == "grow":
+        kept = [bytearray(b"x") * (8 << 20) for _ in range(200) if not time.sleep(0.002)]
+    if how == "refuse":
+        raise errors.BuildError("no kernel for Foo", mend="use Bar")
+    return build(state, arguments)
+
+def bad_time(state, arguments):
+    if "abort-timing" in os.getcwd():
+        os.abort()
+    return run(state, arguments)
+
+jobs.JOBS.update(build=bad_build, time=bad_time)
+jobs.main()
+"""
+
+
+class Steps(Progress):
+    """Keeps what it was told."""
+
+    def __init__(self):
+        super().__init__()
+        self.lines = []
+
+    def say(self, line):
+        self.lines.append(line)
+
+
+@pytest.fixture
+def course(tmp_path, small_model):
+    """Write the graph, one case and its right outputs; return the arguments of a race."""
+    graph = tmp_path / "graph.onnx"
+    files.save(small_model, graph)
+    weights = {
+        name: value.const_value.numpy() for name, value in small_model.graph.initializers.items() if value.const_value
+    }
+    cases, expected = [], []
+    for name, rows in (("min", 1), ("opt", 4), ("max", 8)):
+        x = np.random.default_rng(rows).standard_normal((rows, 4)).astype(np.float32)
+        cases.append(Case(name, {"x": x}))
+        expected.append(Case(name, {"y": np.maximum(x @ weights["w0"], 0) @ weights["w1"]}))
+    save_cases(cases, tmp_path / "cases")
+    save_cases(expected, tmp_path / "expected")
+    return {
+        "graph": graph, "plain_graph": graph, "cases": tmp_path / "cases", "expected": tmp_path / "expected",
+        "bench_case": "opt", "spec": SPEC, "folder": tmp_path / "scratch", "source": "small", "source_sha256": "0",
+        "graph_sha256": "1", "reference": "numpy", "inputs": "random",
+    }  # fmt: skip
+
+
+@pytest.fixture
+def quick(course):
+    """Let the outputs of the null backend, which is quick to open, be the right ones."""
+    zeros = [Case(name, {"y": np.zeros((rows, 3), np.float32)}) for name, rows in (("min", 1), ("opt", 4), ("max", 8))]
+    course["expected"] = course["expected"].with_name("zeros")
+    save_cases(zeros, course["expected"])
+    return course
+
+
+@pytest.fixture
+def bad_builds(monkeypatch):
+    """Let the workers of a race fail as their options say."""
+    monkeypatch.setattr(lane, "Worker", functools.partial(Worker, entry=("-c", BAD_BUILD)))
+
+
+def candidate(label, backend="null", **fields):
+    """Make a candidate."""
+    return Contestant(label, fields.pop("role", "candidate"), backend, **fields)
+
+
+def test_a_whole_race(course):
+    """Built, verified and timed: the right one is chosen, the wrong one rejected though fast, baselines are timed."""
+    contestants = [
+        candidate("onnxruntime, plain", "onnxruntime", role="baseline", plain=True),
+        candidate("onnxruntime", "onnxruntime"),
+        candidate("null"),
+        candidate("gone", missing="it is not here"),
+    ]
+    calls = []
+    found = race.race(contestants, **course, in_process={"NumPy 2 eager": lambda: calls.append(1)}, progress=Steps())
+    rows = {row.label: row for row in found.records}
+    assert list(rows) == ["NumPy 2 eager", "onnxruntime, plain", "onnxruntime", "null", "gone"]
+    assert [row.status for row in found.records] == ["timed", "timed", "chosen", "rejected", "failed"]
+    assert found.chosen == "onnxruntime"
+    assert rows["null"].reason.startswith("error 1.00e+00 is above 1.00e-03")
+    assert rows["null"].bench.p50_ms > 0
+    assert rows["gone"].reason == "it is not here"
+    chosen = rows["onnxruntime"]
+    assert chosen.verify.error < 1e-6
+    assert chosen.bench.shapes == {"x": (4, 4)}
+    assert chosen.bench.first_call_ms > 0
+    assert chosen.bench.load_ms > 0
+    assert "CPU" in chosen.bench.placement
+    assert rows["NumPy 2 eager"].backend == "numpy"
+    assert rows["NumPy 2 eager"].bench.samples < len(calls)
+    assert storage.read_manifest(found.engines["onnxruntime"]).source == "small"
+    assert set(found.engines) == {"onnxruntime, plain", "onnxruntime", "null"}
+
+
+@pytest.mark.usefixtures("bad_builds")
+def test_failures_are_rows(quick):
+    """A crash, a hang, a blow-up, a refusal and a crash on the clock: five rows with reasons, and one chosen."""
+    contestants = [
+        candidate("good"),
+        candidate("abort", options={"how": "abort"}),
+        candidate("hang", options={"how": "hang"}),
+        candidate("grow", options={"how": "grow"}),
+        candidate("refuse", options={"how": "refuse"}),
+        candidate("abort-timing"),
+    ]
+    quick["spec"] = OptimizeSpec(shapes=SPEC.shapes, bench=BENCH, job_limit_s=2.0, memory_limit_bytes=500 << 20)
+    found = race.race(contestants, **quick)
+    reasons = {row.label: row.reason for row in found.records if row.status == "failed"}
+    assert list(reasons) == ["abort", "hang", "grow", "refuse", "abort-timing"]
+    assert reasons["abort"].startswith(
+        "crashed: worker 'abort' died of SIGABRT while it did 'build'; its log ends with"
+    )
+    assert "the library gives up" in reasons["abort"]
+    assert reasons["hang"].startswith("timed out: worker 'hang' did not finish 'build' within 2 s")
+    assert reasons["grow"].startswith("out of memory: worker 'grow' held")
+    assert reasons["refuse"] == "no kernel for Foo; use Bar"
+    assert reasons["abort-timing"].startswith("crashed: worker 'abort-timing' died of SIGABRT while it did 'time'")
+    assert found.chosen == "good"
+    assert next(row for row in found.records if row.label == "abort-timing").verify.passed
+
+
+def test_none_left_lists_the_reasons(course):
+    """Where all are missing nothing is started, and the error has the list."""
+    with pytest.raises(NoCandidateError, match="gone: it is not here"):
+        race.race([candidate("gone", missing="it is not here")], **course)
+
+
+def test_a_framework_that_fails_is_a_row(quick):
+    """The source framework's own failure does not end the run."""
+    found = race.race([candidate("good")], **quick, in_process={"torch": lambda: 1 // 0})
+    assert found.records[0].status == "failed"
+    assert found.records[0].reason == "it failed with ZeroDivisionError: integer division or modulo by zero"
+
+
+def test_cold_lanes_open_for_every_turn(quick, monkeypatch):
+    """Where memory is short a worker is closed before the next build, and its engine opened anew for each turn."""
+    monkeypatch.setattr(lane, "free_memory_bytes", lambda: 0)
+    found = race.race([candidate("first"), candidate("second")], **quick)
+    rows = {row.label: row for row in found.records}
+    assert len(rows["first"].bench.turns_ms) >= 2
+    assert found.notes == ("memory was short, so these were opened anew for every turn: first",)
+
+
+def test_a_build_short_of_memory_is_tried_again_with_the_others_closed(quick, monkeypatch):
+    """A build that outgrew what the warm workers left gets all of it, once."""
+    real, tried = lane.Lane.prepare, []
+
+    def prepare(self, on_wait):
+        tried.append(self.contestant.label)
+        if tried == ["first", "second"]:
+            raise WorkerMemoryError("too big")
+        real(self, on_wait)
+
+    monkeypatch.setattr(lane.Lane, "prepare", prepare)
+    found = race.race([candidate("first"), candidate("second")], **quick)
+    assert tried == ["first", "second", "second"]
+    assert sorted(row.status for row in found.records) == ["accepted", "chosen"]
+    assert found.notes[0].endswith("first")
+
+
+def test_progress_follows_the_steps(quick):
+    """Every step is planned, begun and ended."""
+    progress = Steps()
+    race.race([candidate("first"), candidate("second")], **quick, progress=progress)
+    assert [step.name for step in progress.steps] == ["build and verify first", "build and verify second", "time"]
+    assert all(step.ended is not None for step in progress.steps)
+    assert progress.remaining_s() == 0
+
+
+def test_an_interrupt_leaves_nothing(course, monkeypatch):
+    """Ctrl-C in a build kills every worker and removes every folder."""
+    pids = []
+    real = Worker.call
+
+    def call(self, job, arguments, **named):
+        pids.append(self.pid)
+        if job == "verify":
+            raise KeyboardInterrupt
+        return real(self, job, arguments, **named)
+
+    monkeypatch.setattr(Worker, "call", call)
+    with pytest.raises(KeyboardInterrupt):
+        race.race([candidate("good")], **course)
+    assert pids
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert list(course["folder"].iterdir()) == []
+
+
+def test_a_real_interrupt_leaves_nothing(course):
+    """SIGINT to the process of a race: it ends with KeyboardInterrupt, without workers and without folders."""
+    code = textwrap.dedent(f"""
+        import functools
+        from pathlib import Path
+        from enginery.spec import OptimizeSpec
+        from enginery.tune import lane, race
+        from enginery.tune.candidates import Contestant
+        from enginery.worker import Worker
+        lane.Worker = functools.partial(Worker, entry=("-c", {BAD_BUILD!r}))
+        paths = dict(zip({PATHS!r}, map(Path, {[str(course[name]) for name in PATHS]!r})))
+        race.race([Contestant("good", "candidate", "null"),
+                   Contestant("hang", "candidate", "null", options={{"how": "hang"}})],
+                  **paths, bench_case="opt", spec=OptimizeSpec(), source="", source_sha256="", graph_sha256="",
+                  reference="", inputs="")
+    """)
+    parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
+    hanging = course["folder"] / "01-hang" / "worker" / "0001-build.json"
+    deadline = time.monotonic() + 30
+    while not hanging.exists():
+        assert time.monotonic() < deadline
+        assert parent.poll() is None, parent.communicate()[1]
+        time.sleep(0.02)
+    children = Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()
+    assert len(children) == 2
+    os.kill(parent.pid, signal.SIGINT)
+    _, said = parent.communicate(timeout=30)
+    assert said.rstrip().endswith("KeyboardInterrupt")
+    assert not any(Path(f"/proc/{pid}").exists() for pid in children)
+    assert list(course["folder"].iterdir()) == []
+
+
+def test_engines_are_timed_and_told_in_their_manifests(course, tmp_path):
+    """time_engines takes built engines, and writes the record where the engine is."""
+    found = race.race([candidate("onnxruntime", "onnxruntime")], **course)
+    paths = {"one": found.engines["onnxruntime"], "two": found.engines["onnxruntime"]}
+    records = race.time_engines(
+        paths, cases=course["cases"], bench_case="max", folder=tmp_path / "again", options={"threads": 1}, spec=BENCH
+    )
+    assert list(records) == ["one", "two"]
+    assert records["one"].shapes == {"x": (8, 4)}
+    assert "1 thread" in records["one"].placement
+    assert storage.read_manifest(paths["two"]).bench == records["two"]
+
+
+def test_an_engine_that_cannot_be_timed_is_an_error(quick, tmp_path):
+    """Asked for by name, an engine's failure is raised as it was."""
+    engine = race.race([candidate("good")], **quick).engines["good"]
+    (engine / "model.null").write_bytes(b"changed")
+    with pytest.raises(HashMismatchError, match="has 7 bytes, the manifest says 0"):
+        race.time_engines({"one": engine}, cases=quick["cases"], bench_case="opt", folder=tmp_path / "again")
+
+
+def test_reasons_are_one_line_of_bounded_length():
+    """A long log keeps its beginning and its end."""
+    error = WorkerCrashError("it died; its log ends with:\n" + "x" * 2000 + "\nthe cause", mend="look")
+    reason = race.reason_of(error)
+    assert reason.startswith("crashed: it died; its log ends with: | xxx")
+    assert reason.endswith("the cause")
+    assert len(reason) < 450
+    assert race.reason_of(BuildError("no kernel", mend="use another")) == "no kernel; use another"
