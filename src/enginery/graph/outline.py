@@ -202,20 +202,23 @@ def _short(attribute: ir.Attr) -> str:
         return f"@{attribute.ref_attr_name}"
     kind, value = attribute.type, attribute.value
     if kind == ir.AttributeType.TENSOR:
-        tensor = attribute.as_tensor()
-        shape = "x".join(map(str, tensor.shape.numpy())) or "scalar"
-        text = f"{tensor.dtype.name.lower()} {shape}"
-        small = tensor.size <= _MOST_ELEMENTS and tensor.dtype != ir.DataType.STRING
-        return _cut(f"{text}: {tensor.numpy().tolist()}") if small else text
+        return _short_tensor(attribute.as_tensor())
     if kind == ir.AttributeType.GRAPH:
         return f"graph of {len(attribute.as_graph())} nodes"
-    if kind == ir.AttributeType.STRING:
-        return _cut(attribute.as_string())
     if kind in (ir.AttributeType.INTS, ir.AttributeType.FLOATS, ir.AttributeType.STRINGS):
         return _cut(", ".join(f"{item:.6g}" if isinstance(item, float) else str(item) for item in value))
-    if kind == ir.AttributeType.FLOAT:
-        return f"{value:.6g}"
-    return str(value) if kind == ir.AttributeType.INT else kind.name.lower()
+    if kind in (ir.AttributeType.INT, ir.AttributeType.FLOAT, ir.AttributeType.STRING):
+        return _cut(f"{value:.6g}" if isinstance(value, float) else str(value))
+    return kind.name.lower()
+
+
+def _short_tensor(tensor: ir.TensorProtocol) -> str:
+    import onnx_ir as ir
+
+    shape = "x".join(map(str, tensor.shape.numpy())) or "scalar"
+    text = f"{tensor.dtype.name.lower()} {shape}"
+    small = tensor.size <= _MOST_ELEMENTS and tensor.dtype != ir.DataType.STRING
+    return _cut(f"{text}: {tensor.numpy().tolist()}") if small else text
 
 
 def _cut(text: str) -> str:

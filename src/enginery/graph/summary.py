@@ -75,7 +75,7 @@ def count_flops(model: ir.Model, shapes: Mapping[str, Shape]) -> int | None:
     Bodies of If, Loop and Scan are counted once, calls of functions as often as they occur.
     """
     copy = apply_shapes(model, {name: Shape.fixed(shape.at("opt")) for name, shape in shapes.items()})
-    if any(isinstance(dim, str) for info in tensor_infos(copy.graph.inputs) for dim in info.shape or ("?",)):
+    if any(value.shape is None or not value.shape.is_static() for value in copy.graph.inputs):
         return None
     InlineFunctions().apply(copy)
     infer_shapes(copy)

@@ -1,0 +1,258 @@
+"""Graphs on disk."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from enginery.errors import CorruptModelError, GraphError, OutputError, OutputExistsError, SourceNotFoundError
+from enginery.graph import files
+
+
+@pytest.fixture
+def external(small_model, tmp_path, monkeypatch):
+    """Return the path of a model whose weights stand beside it."""
+    monkeypatch.setattr(files, "EXTERNAL_ABOVE_BYTES", 10)
+    monkeypatch.setattr(files, "_INLINE_BYTES", 10)
+    path = tmp_path / "model.onnx"
+    files.save(small_model, path)
+    return path
+
+
+def weights(model: ir.Model) -> dict[str, np.ndarray]:
+    """Return a model's weights by name."""
+    return {name: value.const_value.numpy().copy() for name, value in model.graph.initializers.items()}
+
+
+def test_round_trip(small_model, tmp_path):
+    """What was saved is loaded again, and nothing else is left in the folder."""
+    files.save(small_model, tmp_path / "deep" / "model.onnx")
+    again = files.load(tmp_path / "deep" / "model.onnx")
+    assert [node.op_type for node in again.graph] == ["MatMul", "Relu", "MatMul"]
+    for name, array in weights(small_model).items():
+        np.testing.assert_array_equal(weights(again)[name], array)
+    assert [file.name for file in (tmp_path / "deep").iterdir()] == ["model.onnx"]
+
+
+def test_missing_file(tmp_path):
+    """A path with no file is its own error."""
+    with pytest.raises(SourceNotFoundError, match=r"there is no file .*gone\.onnx; check the path"):
+        files.load(tmp_path / "gone.onnx")
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"", "is empty \\(0 bytes\\)"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer.*git lfs pull"),
+        (b"PK\x03\x04rest", "is a zip archive"),
+        (b"\x89HDF\r\n\x1a\n", "is an HDF5 file"),
+        (b"<!doctype html><html>", "is an HTML page"),
+        (b"layers:\n  - conv\n", "is text, not an ONNX model; it begins 'layers:"),
+        ("größe".encode() * 200, "is text"),
+        (os.urandom(300), "is no ONNX model, or is cut short|holds no|imports no"),
+        (b"\x08\x08", "holds no graph"),
+    ],
+)
+def test_not_a_model(tmp_path, content, said):
+    """A file that is no model is refused, saying what it is."""
+    path = tmp_path / "model.onnx"
+    path.write_bytes(content)
+    with pytest.raises(CorruptModelError, match=said):
+        files.load(path)
+
+
+def test_folder(tmp_path):
+    """A folder is no model."""
+    with pytest.raises(CorruptModelError, match=r"is a folder, not an ONNX file; name the \.onnx file in it"):
+        files.load(tmp_path)
+
+
+def test_every_truncation_is_seen(small_model, tmp_path):
+    """However many bytes are missing at the end, the file is refused: never half a model."""
+    whole, cut = tmp_path / "whole.onnx", tmp_path / "cut.onnx"
+    files.save(small_model, whole)
+    data = whole.read_bytes()
+    for length in range(len(data)):
+        cut.write_bytes(data[:length])
+        with pytest.raises(CorruptModelError):
+            files.load(cut)
+
+
+def test_short_weights(tmp_path, small_model):
+    """A tensor with less data than its shape asks for is named."""
+    proto = ir.to_proto(small_model)
+    proto.graph.initializer[0].raw_data = b"\0" * 12
+    path = tmp_path / "model.onnx"
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(CorruptModelError, match=r"tensor 'w0' of shape \[4, 5\] holds 12 bytes instead of 80"):
+        files.load(path)
+
+
+def test_short_typed_weights(tmp_path, small_model):
+    """The same where the data is not raw."""
+    proto = ir.to_proto(small_model)
+    proto.graph.initializer[0].CopyFrom(onnx.TensorProto(name="w0", data_type=1, dims=[4, 5], float_data=[1.0]))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(CorruptModelError, match=r"holds 1 values instead of 20"):
+        files.load(path)
+
+
+def test_dangling_input(tmp_path, small_model):
+    """A node that reads what nothing makes is named."""
+    proto = ir.to_proto(small_model)
+    del proto.graph.initializer[1:]
+    path = tmp_path / "model.onnx"
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(CorruptModelError, match="reads 'w1', which nothing makes"):
+        files.load(path)
+
+
+def test_sparse_initializer(tmp_path, small_model):
+    """Sparse initializers, which would get lost, are refused."""
+    proto = ir.to_proto(small_model)
+    values = onnx.numpy_helper.from_array(np.ones(1, np.float32), "s")
+    indices = onnx.numpy_helper.from_array(np.zeros(1, np.int64), "i")
+    proto.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(values, indices, [4]))
+    path = tmp_path / "model.onnx"
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(GraphError, match="has sparse initializers"):
+        files.load(path)
+
+
+def test_large_weights_stand_beside(external):
+    """Above the threshold the weights are in a file of their own, and are mapped when they are read."""
+    assert sorted(file.name for file in external.parent.iterdir()) == ["model.onnx", "model.onnx.data"]
+    tensor = files.load(external).graph.initializers["w0"].const_value
+    assert isinstance(tensor, ir.ExternalTensor)
+    assert tensor.raw is None
+    assert tensor.numpy().shape == (4, 5)
+    assert external.stat().st_size < external.with_name("model.onnx.data").stat().st_size + 500
+
+
+def test_save_over_itself(external, small_model):
+    """A model saved where it was loaded from is the same afterwards, on disk and in memory."""
+    expected = weights(small_model)
+    model = files.load(external)
+    value = model.graph.initializers["w1"]
+    value.const_value = ir.tensor(np.concatenate([expected["w1"], expected["w1"]]), name="w1")
+    value.shape = ir.Shape([10, 3])
+    files.save(model, external)
+    for found in (weights(model), weights(files.load(external))):
+        np.testing.assert_array_equal(found["w0"], expected["w0"])
+        np.testing.assert_array_equal(found["w1"], np.concatenate([expected["w1"], expected["w1"]]))
+
+
+def test_save_inline_what_was_external(external, tmp_path, monkeypatch, small_model):
+    """External weights go into the file where there are few of them, wherever it is written to."""
+    monkeypatch.setattr(files, "EXTERNAL_ABOVE_BYTES", 1 << 30)
+    target = tmp_path / "elsewhere" / "model.onnx"
+    files.save(files.load(external), target)
+    assert [file.name for file in target.parent.iterdir()] == ["model.onnx"]
+    np.testing.assert_array_equal(weights(files.load(target))["w0"], weights(small_model)["w0"])
+
+
+def test_constants_in_nodes_go_beside(graph_of, tmp_path, monkeypatch):
+    """Large tensors of Constant nodes are written beside the graph, too."""
+    monkeypatch.setattr(files, "EXTERNAL_ABOVE_BYTES", 10)
+    monkeypatch.setattr(files, "_INLINE_BYTES", 2)
+    model = graph_of("""<ir_version: 8, opset_import: ["" : 17]> g (float[4] x) => (float[4] y) {
+        c = Constant <value = float[4] {1, 2, 3, 4}> ()
+        y = Add(x, c)
+    }""")
+    files.save(model, tmp_path / "model.onnx")
+    assert (tmp_path / "model.onnx.data").stat().st_size == 16
+    loaded = files.load(tmp_path / "model.onnx")
+    assert loaded.graph.initializers["c"].const_value.numpy().tolist() == [1, 2, 3, 4]
+    assert len(model.graph) == 2
+
+
+def test_missing_external_data(external):
+    """Missing external data is named."""
+    external.with_name("model.onnx.data").unlink()
+    with pytest.raises(CorruptModelError, match=r"has its data in .*model\.onnx\.data, and there is no such file"):
+        files.load(external)
+    with pytest.raises(CorruptModelError, match="there is no such file"):
+        files.hash_model(external)
+
+
+def test_short_external_data(external):
+    """External data that is cut short is named, with what it should have."""
+    data = external.with_name("model.onnx.data")
+    data.write_bytes(data.read_bytes()[:-1])
+    with pytest.raises(CorruptModelError, match=r"needs bytes 80 to 140 of .*model\.onnx\.data, which has only 139"):
+        files.load(external)
+
+
+@pytest.mark.parametrize("location", ["../outside.data", "/etc/hostname", "link.data", ""])
+def test_external_data_elsewhere(external, location):
+    """A model cannot make us read a file outside its folder, by a path or by a link."""
+    (external.parent / "link.data").symlink_to("/etc/hostname")
+    proto = onnx.load(external, load_external_data=False)
+    proto.graph.initializer[0].external_data[0].value = location
+    external.write_bytes(proto.SerializeToString())
+    with pytest.raises(CorruptModelError, match=r"outside the model's folder .*: refused"):
+        files.load(external)
+
+
+def test_external_data_with_hard_links(external):
+    """A hard link may be another's file; it is refused at once and not when the weight is read."""
+    os.link(external.with_name("model.onnx.data"), external.with_name("twin"))
+    with pytest.raises(CorruptModelError, match="which has several hard links"):
+        files.load(external)
+
+
+def test_initializers_are_no_inputs(light_models):
+    """Weights that an old model lists among its inputs are not inputs."""
+    model = files.load(light_models / "light_resnet50.onnx")
+    assert [value.name for value in model.graph.inputs] == ["gpu_0/data_0"]
+    assert model.ir_version == 4
+
+
+def test_hash(external, small_model, tmp_path, monkeypatch):
+    """The hash is the file's own, and changes with the external data and its name."""
+    first = files.hash_model(external)
+    data = external.with_name("model.onnx.data")
+    data.write_bytes(data.read_bytes()[:-1] + b"\1")
+    assert files.hash_model(external) != first
+    monkeypatch.setattr(files, "EXTERNAL_ABOVE_BYTES", 1 << 30)
+    files.save(small_model, tmp_path / "inline.onnx")
+    expected = hashlib.sha256((tmp_path / "inline.onnx").read_bytes()).hexdigest()
+    assert files.hash_model(tmp_path / "inline.onnx") == expected
+
+
+def test_failed_save_leaves_the_old(external, small_model, monkeypatch):
+    """Where writing fails, the old model stands as it was and no part is left."""
+    before = files.hash_model(external)
+
+    def fail(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(files, "_serialise", fail)
+    with pytest.raises(OutputError, match="no space is left to write"):
+        files.save(small_model, external)
+    assert files.hash_model(external) == before
+    assert len(list(external.parent.iterdir())) == 2
+
+
+def test_protobuf_limit(small_model, tmp_path, monkeypatch):
+    """A graph too large for one protobuf is refused, and so is such a file."""
+    monkeypatch.setattr(files, "PROTOBUF_LIMIT_BYTES", 100)
+    with pytest.raises(GraphError, match="a protobuf cannot be above 2 GiB"):
+        files.save(small_model, tmp_path / "model.onnx")
+    assert not list(tmp_path.iterdir())
+    (tmp_path / "model.onnx").write_bytes(ir.to_proto(small_model).SerializeToString())
+    with pytest.raises(CorruptModelError, match="a protobuf cannot be above 2 GiB"):
+        files.load(tmp_path / "model.onnx")
+
+
+def test_save_to_a_folder(small_model, tmp_path):
+    """A folder cannot be replaced by a model."""
+    with pytest.raises(OutputExistsError, match="is a folder"):
+        files.save(small_model, tmp_path)
