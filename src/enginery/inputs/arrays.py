@@ -7,12 +7,12 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from enginery.dtypes import DTYPES, dtype_name, is_float, numpy_dtype
-from enginery.errors import DataError, InputError
+from enginery.errors import DataError, InputError, UnknownNameError
 from enginery.inputs.base import Array
 from enginery.records import TensorInfo
 
@@ -39,11 +39,12 @@ def read_npy(path: Path) -> Array:
         DataError: there is no such file, it is damaged, or it holds Python objects.
     """
     try:
-        loaded = np.load(path, allow_pickle=False)
+        # numpy leaves a damaged file open that it has opened itself.
+        with path.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
     if not isinstance(loaded, np.ndarray):
-        loaded.close()
         raise DataError(f"{path} is an npz archive", mend=f"rename it {path.with_suffix('.npz').name}")
     return loaded
 
@@ -55,12 +56,13 @@ def read_npz(path: Path) -> dict[str, Array]:
         DataError: there is no such file, it is damaged, or it holds Python objects.
     """
     try:
-        with np.load(path, allow_pickle=False) as loaded:
-            if isinstance(loaded, np.ndarray):
-                raise DataError(f"{path} is a single array", mend=f"rename it {path.with_suffix('.npy').name}")
-            arrays = {name: loaded[name] for name in loaded.files}
+        with path.open("rb") as stream:
+            loaded = np.load(stream, allow_pickle=False)
+            arrays = None if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
+    if arrays is None:
+        raise DataError(f"{path} is a single array", mend=f"rename it {path.with_suffix('.npy').name}")
     for name, array in arrays.items():
         if not isinstance(array, np.ndarray):
             raise DataError(f"{path} holds {name!r}, which is no array", mend="write it with numpy.savez")
@@ -129,15 +131,16 @@ def fit_dtype(
     wanted = numpy_dtype(info.dtype)
     if array.dtype == wanted:
         return np.asarray(array, order="C")
-    if array.dtype.kind == "V" and wanted.kind == "V" and array.dtype.itemsize == wanted.itemsize:
+    if array.dtype.kind == "V" and wanted.isbuiltin != 1 and array.dtype.itemsize == wanted.itemsize:
         return np.asarray(array, order="C").view(wanted)
     if array.dtype.kind == "U" and info.dtype == "string":
         return array.astype(object)
-    found = str(array.dtype) if array.dtype.kind in "VOSUmM" else dtype_name(array.dtype)
+    found = _name(array.dtype)
     if not _harmless(array, found, info.dtype):
+        numpy_name = "str" if info.dtype == "string" else repr(info.dtype)
         raise error(
             f"{where}: {shown_array(info.name, array)} does not fit the input, which takes {info.dtype}",
-            mend=f"convert it where the data is made: array.astype({info.dtype!r})",
+            mend=f"convert it where the data is made: array.astype({numpy_name})",
         )
     say(f"{where}: input {info.name!r} is cast from {found} to {info.dtype}")
     return np.asarray(array, order="C").astype(wanted)
@@ -158,6 +161,13 @@ def shown_input(info: TensorInfo) -> str:
     shape = info.profile if info.profile is not None else info.shape
     text = "of any shape" if shape is None else str(shape) if info.profile else "x".join(map(str, info.shape or ()))
     return f"{info.name!r} {info.dtype} {text or 'scalar'}"
+
+
+def _name(dtype: np.dtype[Any]) -> str:
+    try:
+        return dtype_name(dtype)
+    except UnknownNameError:
+        return str(dtype)
 
 
 def _harmless(array: Array, found: str, wanted: str) -> bool:

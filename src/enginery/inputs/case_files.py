@@ -58,7 +58,8 @@ def read(folder: Path) -> tuple[Case, ...]:
 
 
 def _read_case(folder: Path, entry: Mapping[str, Any]) -> Case:
-    with np.load(folder / Path(entry["file"]).name, allow_pickle=False) as arrays:
+    # numpy leaves a damaged file open that it has opened itself.
+    with (folder / Path(entry["file"]).name).open("rb") as stream, np.load(stream, allow_pickle=False) as arrays:
         feeds = {name: _unpack(packed, arrays) for name, packed in entry["feeds"].items()}
         labels = None if entry["labels"] is None else _unpack(entry["labels"], arrays)
     return Case(entry["name"], feeds, labels)
@@ -118,4 +119,4 @@ def _unpack(packed: Mapping[str, Any] | None, arrays: Mapping[str, Array]) -> An
 
 def _is_native(dtype: str) -> bool:
     """Say whether numpy itself stores the element type; those of `ml_dtypes` would come back as void."""
-    return numpy_dtype(dtype).kind in "biufc"
+    return numpy_dtype(dtype).isbuiltin == 1 and dtype != "string"

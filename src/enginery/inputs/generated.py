@@ -123,10 +123,12 @@ def _indexed_sizes(value: ir.Value, seen: set[int]) -> Iterator[int]:
 
 
 def _axis_size(node: ir.Node) -> int | None:
+    import onnx_ir as ir
+
     table = node.inputs[0]
     if table is None:
         return None
-    constant = table.const_value
+    constant = ir.convenience.get_const_tensor(table)
     shape = constant.shape if constant is not None else table.shape
     attribute = node.attributes.get("axis")
     axis = attribute.as_int() if attribute is not None else _INDEXED[node.op_type]
@@ -225,4 +227,4 @@ def _random_words(
 ) -> Array:
     if values is not None:
         raise UsageError(f"input {info.name!r} takes strings, which have no range {values}", mend="leave its range out")
-    return np.take(np.array(WORDS, dtype=object), np.asarray(generator.integers(0, len(WORDS), shape)))
+    return np.array(WORDS, dtype=object)[generator.integers(0, len(WORDS), math.prod(shape))].reshape(shape)

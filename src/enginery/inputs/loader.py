@@ -57,13 +57,13 @@ def run_loader(text: str, inputs: Sequence[TensorInfo]) -> Iterator[dict[str, Ar
 def _find(where: str, name: str, text: str) -> Callable[[], Any]:
     with _failing_as(f"the loader {text} cannot be imported"):
         module = _load_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
-    loader = getattr(module, name, None)
+    loader: Any = getattr(module, name, None)
     if not callable(loader):
         functions = (
             ", ".join(sorted(key for key, value in vars(module).items() if callable(value))) or "nothing to call"
         )
         raise DataError(f"{where} has no function {name!r}", mend=f"it has {functions}")
-    return loader
+    return cast("Callable[[], Any]", loader)
 
 
 def _iterable(items: Any, text: str) -> Iterable[Any]:

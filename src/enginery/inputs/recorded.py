@@ -50,7 +50,6 @@ def load_data(
 
     Raises:
         DataError: the data cannot be read, or does not fit the inputs.
-        UnknownNameError: an array has an element type that ONNX has not.
     """
     where = str(data)
     once = _Once(say)
