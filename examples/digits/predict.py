@@ -30,7 +30,11 @@ def main(arguments: list[str]) -> int:
         return 2
     row = int(arguments[1]) if len(arguments) > 1 else 0
     with np.load(HERE / "heldout.npz") as held_out:
-        image, truth = held_out["image"][row], int(held_out["labels"][row])
+        images, labels = held_out["image"], held_out["labels"]
+    if not 0 <= row < len(images):
+        print(f"there is no row {row}; the held-out digits are 0 to {len(images) - 1}")
+        return 2
+    image, truth = images[row], int(labels[row])
     with enginery.load(arguments[0]) as session:
         scores = session(image[None])[0]
     predicted = int(scores.argmax())

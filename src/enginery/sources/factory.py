@@ -115,7 +115,8 @@ def _nearest_attribute(module: ModuleType, name: str, place: str) -> str:
     near = difflib.get_close_matches(name, public, n=1, cutoff=0.5)
     if near:
         return f"did you mean '{place}:{near[0]}'?"
-    return f"it has: {', '.join(sorted(public)) or 'nothing that could be called'}"
+    own = sorted(key for key in public if getattr(vars(module)[key], "__module__", None) == module.__name__)
+    return f"it has: {', '.join(own) or 'nothing that could be called'}"
 
 
 def _offer(path: Path) -> str:
