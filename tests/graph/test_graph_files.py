@@ -19,6 +19,7 @@ def external(small_model, tmp_path, monkeypatch):
     """Return the path of a model whose weights stand beside it."""
     monkeypatch.setattr(files, "EXTERNAL_ABOVE_BYTES", 10)
     monkeypatch.setattr(files, "_INLINE_BYTES", 10)
+    monkeypatch.setattr(files, "_READ_AT_ONCE_BYTES", 10)
     path = tmp_path / "model.onnx"
     files.save(small_model, path)
     return path
@@ -256,3 +257,32 @@ def test_save_to_a_folder(small_model, tmp_path):
     """A folder cannot be replaced by a model."""
     with pytest.raises(OutputExistsError, match="is a folder"):
         files.save(small_model, tmp_path)
+
+
+def test_small_external_weights_are_read_at_once(external, small_model, monkeypatch):
+    """Small external weights are read at once, so that no file is held open for each."""
+    monkeypatch.setattr(files, "_READ_AT_ONCE_BYTES", 70)
+    initializers = files.load(external).graph.initializers
+    assert isinstance(initializers["w0"].const_value, ir.ExternalTensor)
+    assert not isinstance(initializers["w1"].const_value, ir.ExternalTensor)
+    np.testing.assert_array_equal(initializers["w1"].const_value.numpy(), weights(small_model)["w1"])
+
+
+def test_external_constants_in_nodes(graph_of, tmp_path, monkeypatch):
+    """External data of a Constant node comes along, wherever and however the model is written."""
+    model = graph_of("""<ir_version: 8, opset_import: ["" : 17]> g (float[4] x) => (float[4] y) {
+        c = Constant <value = float[4] {1, 2, 3, 4}> ()
+        y = Add(x, c)
+    }""")
+    tensor = model.graph[0].attributes["value"].as_tensor()
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "c.bin").write_bytes(tensor.tobytes())
+    outside = ir.ExternalTensor("c.bin", 0, 16, tensor.dtype, shape=ir.Shape([4]), name="c", base_dir=tmp_path / "a")
+    model.graph[0].attributes["value"] = ir.AttrTensor("value", outside)
+    (tmp_path / "a" / "model.onnx").write_bytes(ir.to_proto(model).SerializeToString())
+    loaded = files.load(tmp_path / "a" / "model.onnx")
+    for threshold, name in ((1 << 30, "b.onnx"), (1, "c.onnx")):
+        monkeypatch.setattr(files, "EXTERNAL_ABOVE_BYTES", threshold)
+        files.save(loaded, tmp_path / name)
+        again = files.load(tmp_path / name)
+        assert again.graph[0].attributes["value"].as_tensor().numpy().tolist() == [1, 2, 3, 4]

@@ -24,11 +24,12 @@ PROTOBUF_LIMIT_BYTES = (1 << 31) - 1
 """No protobuf message can be larger."""
 
 _INLINE_BYTES = 1024
+_READ_AT_ONCE_BYTES = 1 << 16
 _CHUNK_BYTES = 1 << 20
 
 
 def load(path: str | Path) -> ir.Model:
-    """Read an ONNX file; external data stays on disk and is memory-mapped when it is looked at.
+    """Read an ONNX file; large external data stays on disk and is memory-mapped when it is looked at.
 
     Inputs that also are initializers, as every weight was before IR version 4, are dropped from the inputs.
 
@@ -62,6 +63,7 @@ def load(path: str | Path) -> ir.Model:
         mend = "check the file with onnx.checker, or export the model again"
         raise CorruptModelError(f"{path} is no valid ONNX model: {error}", mend=mend) from error
     _set_folder(model, path.absolute().parent)
+    _read_small(model)
     _check_links(model, path)
     _drop_initialised_inputs(model)
     return model
@@ -144,6 +146,18 @@ def _set_folder(model: ir.Model, folder: Path) -> None:
             tensor.base_dir = folder
 
 
+def _read_small(model: ir.Model) -> None:
+    """Read small external tensors: each that is mapped holds a file open, and there may be thousands."""
+    import onnx_ir as ir
+
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            tensor = value.const_value
+            if isinstance(tensor, ir.ExternalTensor) and tensor.nbytes <= _READ_AT_ONCE_BYTES:
+                value.const_value = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
+                tensor.release()
+
+
 def _check_links(model: ir.Model, path: Path) -> None:
     """Check that every input of a node is made by another node, or is an input or an initializer."""
     for node in all_nodes(model):
@@ -172,6 +186,12 @@ def _inline(model: ir.Model) -> None:
         for value in graph.initializers.values():
             if isinstance(value.const_value, ir.ExternalTensor):
                 value.const_value = _as_view(value.const_value)
+    _inline_attributes(model)
+
+
+def _inline_attributes(model: ir.Model) -> None:
+    import onnx_ir as ir
+
     for node in all_nodes(model):
         for name, attribute in list(node.attributes.items()):
             if attribute.type == ir.AttributeType.TENSOR and isinstance(attribute.value, ir.ExternalTensor):
@@ -190,6 +210,7 @@ def _save_external(model: ir.Model, path: Path) -> None:
 
     copy = model.clone()
     LiftConstantsToInitializersPass(size_limit=_INLINE_BYTES)(copy)
+    _inline_attributes(copy)
     data = path.with_name(f"{path.name}.data")
     # The weights take their place first. The graph that stood there is gone by then: an old graph with new weights
     # would look finished and be wrong.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from enginery.graph.base import all_nodes
+from enginery.graph.base import all_nodes, constants
 from enginery.graph.passes.base import Pass, is_random, run_library_pass
 
 if TYPE_CHECKING:
@@ -12,11 +12,12 @@ if TYPE_CHECKING:
 
 __all__ = ["MergeEqualInitializers", "MergeEqualNodes"]
 
-_LARGEST_COMPARED = 1 << 20
+_LARGEST_COMPARED = 1 << 24
+_LARGEST_ON_DISK = 1 << 14
 
 
 class MergeEqualInitializers(Pass):
-    """Keep one of several equal initializers of up to a million elements; large ones are left unread on disk."""
+    """Keep one of several equal initializers. Where weights are on disk, only small ones are compared."""
 
     name = "merge equal initializers"
 
@@ -26,9 +27,12 @@ class MergeEqualInitializers(Pass):
 
     def apply(self, model: ir.Model) -> bool:
         """Compare by hash, then by value."""
+        import onnx_ir as ir
         from onnx_ir.passes.common import DeduplicateHashedInitializersPass
 
-        return run_library_pass(DeduplicateHashedInitializersPass(size_limit=_LARGEST_COMPARED), model)
+        on_disk = any(isinstance(tensor, ir.ExternalTensor) for tensor in constants(model))
+        limit = _LARGEST_ON_DISK if on_disk else _LARGEST_COMPARED
+        return run_library_pass(DeduplicateHashedInitializersPass(size_limit=limit), model)
 
 
 class MergeEqualNodes(Pass):
