@@ -192,7 +192,8 @@ def test_crash_names_the_signal_and_shows_the_log(worker):
     """A job that aborts is a WorkerCrashError with the signal and the log's last lines."""
     with pytest.raises(WorkerCrashError, match="worker 'test' died of SIGABRT while it did 'crash'") as caught:
         worker.call("crash", {}, limit_s=30)
-    assert "about to abort" in caught.value.message
+    assert 'about to abort\nFatal Python error: Aborted\n  File "<string>", line' in caught.value.message
+    assert "worker_loop" not in caught.value.message
     with pytest.raises(WorkerCrashError, match="is not running"):
         worker.call("count", {}, limit_s=30)
 

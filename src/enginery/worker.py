@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -40,6 +41,10 @@ _FAREWELL_S = 5.0
 _TICK_S = 0.1
 _MEMORY_SHARE = 0.9
 _LOG_BYTES = 1 << 16
+_OURS = re.compile(
+    r"Extension modules: |Current thread 0x"
+    r'|  File ".*(worker_loop\.py"|runpy>?|enginery/jobs\.py", line \d+ in (main|<mod))'
+)
 
 
 class Worker:
@@ -190,14 +195,14 @@ class Worker:
         os.close(self._answers)
 
     def log_tail(self, lines: int = 15) -> str:
-        """Return the last lines of what the worker and its libraries printed."""
+        """Return the last lines of what the worker's libraries printed; a crash's trace ends where our frames begin."""
         try:
             with (self.folder / LOG).open("rb") as log:
                 log.seek(max(log.seek(0, os.SEEK_END) - _LOG_BYTES, 0))
                 text = log.read().decode("utf-8", errors="replace")
         except FileNotFoundError:
             return ""
-        return "\n".join([line for line in text.splitlines() if line.strip()][-lines:])
+        return "\n".join([line for line in text.splitlines() if line.strip() and not _OURS.match(line)][-lines:])
 
     def _greet(self, python: str) -> None:
         mend = f"run: {install_line(python)}"

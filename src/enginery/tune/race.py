@@ -7,8 +7,10 @@ warm until its turns come, unless the next build may need its memory: then its e
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +26,7 @@ from enginery.errors import (
     WorkerTimeoutError,
 )
 from enginery.inputs.base import load_cases
-from enginery.progress import Progress
+from enginery.progress import Progress, Step
 from enginery.records import BenchRecord, CandidateRecord
 from enginery.spec import BenchSpec, OptimizeSpec, Option
 from enginery.tune.candidates import HERE, Contestant
@@ -182,8 +184,9 @@ def _run(
         for at, lane in enumerate(lanes):
             with progress.step(_step(lane)):
                 _prepare(lane, lanes[:at], progress.changed)
-        with progress.step("time"):
-            return _time([lane for lane in lanes if lane.error is None], course, in_process, progress)
+        with progress.step("time") as step:
+            standing = [lane for lane in lanes if lane.error is None]
+            return _time(standing, course, in_process, functools.partial(_foresee, progress, step, course.spec.bench))
     except BaseException:
         for lane in lanes:
             lane.kill()
@@ -212,15 +215,25 @@ def _prepare(lane: Lane, before: list[Lane], on_wait: Callable[[], None]) -> Non
 
 
 def _time(
-    lanes: Sequence[Lane], course: Course, in_process: Mapping[str, Callable[[], object]], progress: Progress
+    lanes: Sequence[Lane],
+    course: Course,
+    in_process: Mapping[str, Callable[[], object]],
+    foresee: Callable[[set[str]], None],
 ) -> dict[str, BenchRecord | EngineryError]:
     feeds = next(case.feeds for case in load_cases(course.cases) if case.name == course.bench_case)
     entries = {label: _in_process_entry(call) for label, call in in_process.items()}
     entries |= {lane.contestant.label: lane.entry for lane in lanes}
+    running = set(entries)
+
+    def follow(label: str, _samples: list[float], finished: bool) -> None:  # noqa: FBT001 - the bench calls it so
+        if finished:
+            running.discard(label)
+        foresee(running)
+
     return time_in_turns(
         entries, feeds, course.spec.bench,
         pids=lambda: [pid for lane in lanes for pid in lane.pids],
-        on_turn=lambda _label, _samples, _finished: progress.changed(),
+        on_turn=follow,
     )  # fmt: skip
 
 
@@ -274,6 +287,13 @@ def _in_process_row(label: str, bench: BenchRecord | EngineryError) -> Candidate
 def _plan(lanes: Sequence[Lane], bench: BenchSpec, others: int, progress: Progress) -> None:
     each_s = min(2 * (bench.warmup_ms + bench.min_turns * bench.turn_ms) / 1e3, bench.limit_s)
     progress.plan(*((_step(lane), _PREPARE_S) for lane in lanes), ("time", each_s * (len(lanes) + others)))
+
+
+def _foresee(progress: Progress, step: Step, bench: BenchSpec, running: set[str]) -> None:
+    """Expect two more turns of each that is still running: nobody knows when a median settles."""
+    spent_s = time.monotonic() - (step.started or time.monotonic())
+    step.expected_s = max(step.expected_s, spent_s + 2 * len(running) * bench.turn_ms / 1e3)
+    progress.changed()
 
 
 def _step(lane: Lane) -> str:
