@@ -119,7 +119,8 @@ def _worst_row(session: Session, plan: _Plan) -> tuple[int, float]:
     for row in plan.rows:
         part = slice(row, row + 1)
         alone = session.run({name: feed[part] for name, feed in plan.case.feeds.items()})
-        for difference in measure_all(alone, {name: batch[name][part] for name in plan.outputs}):
+        rows = {name: batch[name][part] for name in plan.outputs}
+        for difference in measure_all(rows, {name: alone[name] for name in plan.outputs}):
             if difference.record.error > worst[1]:
                 worst = (row, difference.record.error)
     return worst
