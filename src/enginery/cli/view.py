@@ -77,10 +77,12 @@ def _write_page(file: Path, page: Path) -> None:
     from enginery import storage
     from enginery.cli.output import to_stderr
     from enginery.graph import files, outline, summary
+    from enginery.graph.infer import infer_shapes
     from enginery.reports.graph_page import graph_page
 
     with to_stderr():
         model = files.load(file)
+        infer_shapes(model)
         text = graph_page(outline.outline(model), summary.summarise(model))
         storage.write_text(page, text)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from enginery.records import GraphRecord, TensorInfo, to_plain
 
 if TYPE_CHECKING:
-    from enginery.graph.outline import Outline, OutlineNode
+    from enginery.graph.base import Outline, OutlineNode
 
 __all__ = ["graph_page"]
 

@@ -19,7 +19,7 @@ function lines(item) {
   if (item.kind === "group") return [clip(item.name, 34), `${item.count} ${item.count === 1 ? "node" : "nodes"}${item.bytes ? " · " + bytes(item.bytes) : ""}`];
   if (item.kind !== "node") return [clip(item.label, 34), `${item.info.dtype} ${shapeOf(item.info)}`];
   const out = graph.tensors[item.node.outputs.find(Boolean)];
-  return [clip(item.label, 34), out ? shapeOf(out) : clip(item.node.name, 26)];
+  return [clip(item.label, 34), out && out.shape !== null ? shapeOf(out) : clip(item.node.name, 26)];
 }
 function measure(item) {
   const [first, second] = lines(item);
@@ -48,11 +48,10 @@ function paint() {
   const lit = [];
   pen.lineWidth = Math.max(1.2, .6 / view.zoom); pen.strokeStyle = colours.edge; pen.fillStyle = colours.edge;
   for (const edge of drawing.edges) {
-    if (!inSight(...edge.box)) continue;
-    if (isLit(edge)) lit.push(edge); else paintEdge(edge);
+    if (isLit(edge)) { if (inSight(...edge.box)) lit.push(edge); } else if (inSight(...edge.ownBox)) paintEdge(edge, edge.own);
   }
   pen.lineWidth = Math.max(2.2, 1.1 / view.zoom); pen.strokeStyle = colours.accent; pen.fillStyle = colours.accent;
-  lit.forEach(paintEdge);
+  lit.forEach(edge => paintEdge(edge, edge.points));
   drawing.items.forEach(item => { if (inSight(item.left, item.top, item.left + item.w, item.top + item.h)) paintItem(item); });
   paintMap(sight);
 }
@@ -72,13 +71,14 @@ function paintGroup(group) {
   pen.fillText("▾ " + clip(group.name, 40), group.left + 10, group.top + HEADER / 2 + 1);
 }
 
-function paintEdge(edge) {
-  const p = edge.points;
+function paintEdge(edge, p) {
+  // Within a layer an edge runs straight, between layers it curves; a part of an edge begins between layers.
   pen.setLineDash(edge.back ? [5, 4] : []);
   pen.beginPath(); pen.moveTo(p[0][0], p[0][1]);
-  for (let at = 1; at < p.length; at += 2) {
-    pen.lineTo(p[at][0], p[at][1]);
-    if (at + 1 < p.length) { const [x0, y0] = p[at], [x1, y1] = p[at + 1], bend = (y1 - y0) * .5; pen.bezierCurveTo(x0, y0 + bend, x1, y1 - bend, x1, y1); }
+  const straight = p.length % 2;
+  for (let at = 1; at < p.length; at += 1) {
+    const [x0, y0] = p[at - 1], [x1, y1] = p[at], bend = (y1 - y0) * .5;
+    if (at % 2 !== straight) pen.lineTo(x1, y1); else pen.bezierCurveTo(x0, y0 + bend, x1, y1 - bend, x1, y1);
   }
   pen.stroke(); pen.setLineDash([]);
   if (edge.arrow && view.zoom > .3) {
@@ -108,21 +108,27 @@ function paintItem(item) {
 }
 
 let mapScale = 1;
+const mapBase = document.createElement("canvas"), basePen = mapBase.getContext("2d");
 function sizeMap() {
+  // The small map is drawn once for each layout, and copied whenever the view moves.
   mapScale = Math.min(150 / drawing.width, Math.min(260, canvas.clientHeight * .45) / drawing.height);
   const width = Math.max(26, drawing.width * mapScale), height = Math.max(26, drawing.height * mapScale), ratio = devicePixelRatio || 1;
-  map.width = width * ratio; map.height = height * ratio; map.style.width = width + "px"; map.style.height = height + "px";
+  mapBase.width = map.width = width * ratio; mapBase.height = map.height = height * ratio;
+  map.style.width = width + "px"; map.style.height = height + "px";
+  basePen.setTransform(ratio * mapScale, 0, 0, ratio * mapScale, ratio * (width - drawing.width * mapScale) / 2, 0);
+  basePen.fillStyle = colours.group;
+  drawing.groups.forEach(group => basePen.fillRect(group.left, group.top, group.w, group.h));
+  drawing.items.forEach(item => {
+    basePen.fillStyle = item.kind === "node" ? colours[category(item.node.op)] : item.kind === "group" ? colours.accent : colours.io;
+    basePen.fillRect(item.left, item.top, item.w, Math.max(item.h, 1 / mapScale));
+  });
 }
 function paintMap(sight) {
-  const ratio = devicePixelRatio || 1, width = map.width / ratio, height = map.height / ratio;
   map.hidden = sight[0] <= 0 && sight[1] <= 0 && sight[2] >= drawing.width && sight[3] >= drawing.height;
   if (map.hidden) return;
-  const left = (width - drawing.width * mapScale) / 2;
-  mapPen.setTransform(ratio, 0, 0, ratio, 0, 0); mapPen.clearRect(0, 0, width, height);
+  const ratio = devicePixelRatio || 1, left = (map.width / ratio - drawing.width * mapScale) / 2;
+  mapPen.setTransform(1, 0, 0, 1, 0, 0); mapPen.clearRect(0, 0, map.width, map.height); mapPen.drawImage(mapBase, 0, 0);
   mapPen.setTransform(ratio * mapScale, 0, 0, ratio * mapScale, ratio * left, 0);
-  mapPen.fillStyle = colours.group;
-  drawing.groups.forEach(group => mapPen.fillRect(group.left, group.top, group.w, group.h));
-  drawing.items.forEach(item => { mapPen.fillStyle = item.kind === "node" ? colours[category(item.node.op)] : item.kind === "group" ? colours.accent : colours.io; mapPen.fillRect(item.left, item.top, item.w, Math.max(item.h, 1 / mapScale)); });
   mapPen.strokeStyle = colours.accent; mapPen.lineWidth = 1.5 / mapScale;
   mapPen.strokeRect(sight[0], sight[1], sight[2] - sight[0], sight[3] - sight[1]);
 }

@@ -186,7 +186,9 @@ function order(layers, segments) {
 
 function setX(layers, segments, ends) {
   const above = new Map(), below = new Map();
-  const weight = (a, b) => (a.kind === "bend" ? 3 : 1) * (b.kind === "bend" ? 3 : 1);
+  // Long edges want to be straight; what nothing feeds (a constant) follows what it feeds, and does not pull at it.
+  const fed = new Set(segments.map(segment => segment.b));
+  const weight = (a, b) => a.kind === "node" && !fed.has(a) ? .05 : (a.kind === "bend" ? 3 : 1) * (b.kind === "bend" ? 3 : 1);
   segments.forEach(({ a, b, source }) => {
     const from = ends(a, source, "outs"), to = ends(b, source, "ins"), heavy = weight(a, b);
     below.set(a, [...(below.get(a) || []), [b, to - from, heavy]]);
@@ -206,6 +208,14 @@ function setX(layers, segments, ends) {
     const both = round >= 6;
     for (let at = 1; at < layers.length; at += 1) sweep(layers[at], both ? [above, below] : [above]);
     for (let at = layers.length - 2; at >= 0; at -= 1) sweep(layers[at], both ? [above, below] : [below]);
+  }
+  // Last from the top down, so that chains come out straight; then what nothing feeds moves to what it feeds.
+  for (let at = 1; at < layers.length; at += 1) sweep(layers[at], [above]);
+  for (const list of layers) {
+    spread(list, list.map(item => {
+      const others = fed.has(item) ? [] : below.get(item) || [];
+      return others.length ? [others.reduce((sum, [other, shift]) => sum + other.x + shift, 0) / others.length, .01] : [item.x, 1];
+    }));
   }
 }
 
@@ -267,10 +277,15 @@ function route(edge, group, left, top, level) {
   const points = [[ax, top + edge.a.y + edge.a.h], [ax, top + band(edge.a).bottom]];
   if (!edge.back) edge.way.forEach(bend => points.push([left + bend.x, top + band(bend).top], [left + bend.x, top + band(bend).bottom]));
   points.push([bx, top + band(edge.b).top], [bx, top + edge.b.y]);
-  const xs = points.map(p => p[0]), ys = points.map(p => p[1]);
+  // Edges of one source share a bus; each draws only what no edge before it has drawn, unless it is lit as a whole.
+  let from = 0;
+  if (!edge.back) edge.way.forEach((bend, at) => { if (bend.drawn) from = 2 * at + 2; bend.drawn = true; });
+  const own = points.slice(from === 0 ? 0 : from + 1);
   const arrow = edge.b.kind !== "port" && !(edge.b.kind === "group" && edge.b.open);
-  return {
-    points, links: edge.links, back: edge.back, arrow,
-    box: [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)],
-  };
+  return { points, own, links: edge.links, back: edge.back, arrow, box: around(points), ownBox: around(own) };
+}
+
+function around(points) {
+  const xs = points.map(p => p[0]), ys = points.map(p => p[1]);
+  return [Math.min(...xs), Math.min(...ys), Math.max(...xs), Math.max(...ys)];
 }

@@ -29,7 +29,7 @@ function fit() {
 }
 function start() {
   // As wide as the stage, but never too small to be read; from the top.
-  view.zoom = Math.min(1, Math.max(.55, (canvas.clientWidth - 60) / drawing.width));
+  view.zoom = Math.min(1, Math.max(.8, (canvas.clientWidth - 60) / drawing.width));
   const first = drawing.items.reduce((best, item) => !best || item.top < best.top ? item : best, null);
   view.y = 20; view.x = drawing.width * view.zoom < canvas.clientWidth || !first ? (canvas.clientWidth - drawing.width * view.zoom) / 2 : canvas.clientWidth / 2 - first.cx * view.zoom;
   redraw();
@@ -131,7 +131,7 @@ document.addEventListener("keydown", event => {
   event.preventDefault(); keys[event.key]();
 });
 const dark = matchMedia("(prefers-color-scheme: dark)");
-function setTheme(name) { document.documentElement.dataset.theme = name; readColours(); if (drawing) redraw(); }
+function setTheme(name) { document.documentElement.dataset.theme = name; readColours(); if (drawing) { sizeMap(); redraw(); } }
 function flip() { setTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"); }
 dark.addEventListener("change", () => setTheme(dark.matches ? "dark" : "light"));
 document.getElementById("fit").onclick = fit;

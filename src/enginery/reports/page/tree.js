@@ -8,7 +8,7 @@ const CATEGORIES = [
   ["activation", /Relu|Sigmoid|Tanh|Gelu|Elu|Erf|Softmax|Swish|Mish|Softplus|Softsign|Clip|HardS/],
   ["pool", /Pool|^Reduce|ArgM|TopK|CumSum/],
   ["arith", /^(Add|Sub|Mul|Div|Pow|Sqrt|Exp|Log|Neg|Abs|Min|Max|Mean|Sum|Mod|Reciprocal|Floor|Ceil|Round|Sign|Sin|Cos|Not|And|Or|Xor|Equal|Greater.*|Less.*|Where|BitShift.*|IsNaN|IsInf)$/],
-  ["shape", /Shape|Reshape|Transpose|Squeeze|Flatten|Concat|Split|Slice|Gather|Scatter|Pad|Expand|Tile|Resize|Upsample|Constant|Range|Size|Identity|DepthToSpace|SpaceToDepth|OneHot|NonZero/],
+  ["shape", /[Ss]hape|Transpose|[Ss]queeze|Flatten|Concat|Split|Slice|Gather|Scatter|Pad|Expand|Tile|Resize|Upsample|Constant|Range|Size|Identity|DepthToSpace|SpaceToDepth|OneHot|NonZero/],
   ["control", /^(If|Loop|Scan|Sequence.*|Optional.*)$/],
 ];
 const category = op => (CATEGORIES.find(([, pattern]) => pattern.test(op)) || ["other"])[0];
