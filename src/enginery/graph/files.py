@@ -120,7 +120,6 @@ def hash_model(path: str | Path) -> str:
 
 def _parse(path: Path) -> onnx.ModelProto:
     import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
     if not path.exists():
         raise SourceNotFoundError(f"there is no file {path}", mend="check the path")
@@ -132,7 +131,7 @@ def _parse(path: Path) -> onnx.ModelProto:
     proto = onnx.ModelProto()
     try:
         proto.ParseFromString(path.read_bytes())
-    except DecodeError as error:
+    except Exception as error:
         message = f"{path} ({size} bytes) is no ONNX model, or is cut short: {error}"
         raise CorruptModelError(message, mend="copy or download the file again, or export the model again") from error
     return proto
@@ -234,11 +233,10 @@ def _adopt(model: ir.Model, saved: ir.Model) -> None:
 
 def _serialise(model: ir.Model) -> bytes:
     import onnx_ir as ir
-    from google.protobuf.message import EncodeError
 
     try:
         data: bytes = ir.to_proto(model).SerializeToString()
-    except (EncodeError, ValueError) as error:
+    except Exception as error:
         mend = "turn large constants into initializers, which are saved beside the graph"
         raise GraphError(f"the graph cannot be written as one protobuf: {error}", mend=mend) from error
     if len(data) > PROTOBUF_LIMIT_BYTES:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from enginery.graph.base import tensor_infos
-from enginery.records import TensorInfo
+from enginery.graph.base import Edge, Outline, OutlineNode, Weight, tensor_infos
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -18,70 +16,6 @@ __all__ = ["Edge", "Outline", "OutlineNode", "Weight", "module_path", "outline"]
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _LONGEST_TEXT = 80
 _MOST_ELEMENTS = 8
-
-
-@dataclass(frozen=True)
-class Weight:
-    """A constant that a node reads: its place among the inputs, name, element type, shape and bytes."""
-
-    index: int
-    name: str
-    dtype: str
-    shape: tuple[int, ...]
-    bytes: int
-
-
-@dataclass(frozen=True)
-class OutlineNode:
-    """One node.
-
-    Args:
-        id: unique in the outline: ``0``, ``1``, ... in the main graph; ``3/then_branch/0`` is the first node of a
-            subgraph of node 3.
-        name: as the graph has it; may be empty.
-        op: the operator.
-        domain: its domain; empty for ONNX's own.
-        module: the modules it came from, outermost first: ``("layer1", "0", "conv1")``; empty where unknown.
-        attributes: each as a short text.
-        inputs: names of the tensors it reads, in their places; empty where an optional one is left out.
-        outputs: what it writes.
-        weights: the constants among its inputs.
-        parameter_bytes: bytes of these.
-        parent: id of the node whose subgraph it stands in; None in the main graph.
-    """
-
-    id: str
-    name: str
-    op: str
-    domain: str
-    module: tuple[str, ...]
-    attributes: dict[str, str]
-    inputs: tuple[str, ...]
-    outputs: tuple[TensorInfo, ...]
-    weights: tuple[Weight, ...]
-    parameter_bytes: int
-    parent: str | None = None
-
-
-@dataclass(frozen=True)
-class Edge:
-    """A tensor on its way: from a node or ``input:NAME``, to a node or ``output:NAME``."""
-
-    source: str
-    target: str
-    tensor: str
-    shape: tuple[int | str, ...] | None = None
-
-
-@dataclass(frozen=True)
-class Outline:
-    """A graph as plain data; `enginery.records.to_plain` turns it into JSON's types."""
-
-    name: str
-    inputs: tuple[TensorInfo, ...]
-    outputs: tuple[TensorInfo, ...]
-    nodes: tuple[OutlineNode, ...] = field(default=())
-    edges: tuple[Edge, ...] = field(default=())
 
 
 def outline(model: ir.Model) -> Outline:
