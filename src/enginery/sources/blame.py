@@ -47,7 +47,8 @@ def explain(error: BaseException, *, framework: str = "torch") -> str:
     text = cause.message if isinstance(cause, EngineryError) else f"{type(cause).__name__}: {cause}"
     lines = [line.strip() for line in text.splitlines() if line.strip()][:_SHOWN_LINES]
     line = likely_line(error, framework=framework)
-    return " ".join(lines)[:_SHOWN_CHARACTERS] + (f" (at {line})" if line else "")
+    shown = " ".join(lines)[:_SHOWN_CHARACTERS]
+    return f"{shown} (at {line})" if line and line not in shown else shown
 
 
 def _chain(error: BaseException) -> Iterator[BaseException]:

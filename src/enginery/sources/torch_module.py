@@ -6,31 +6,25 @@ nested values and keyword arguments are treated alike by the exporters and by `r
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import functools
 import hashlib
-import inspect
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from enginery.errors import ExportError, InputNameError, SourceError
+from enginery.errors import ExportError, SourceError
 from enginery.optional import require, version
 from enginery.records import ExportRecord
 from enginery.sources.axes import check_shapes, name_axes, resize, tracing_sizes
 from enginery.sources.base import Array, Evaluate, Exported
-from enginery.sources.binding import bind
-from enginery.sources.blame import explain, likely_line
+from enginery.sources.blame import explain
+from enginery.sources.called import CalledByName
 from enginery.sources.factory import call_factory, is_factory
 from enginery.sources.graph_names import check_dynamic, check_sizes, name_outputs, rename_clashes, strip_wrapper
-from enginery.sources.nesting import fill, name_leaves
 from enginery.sources.plan import ExportPlan, check_agreement, make_example, show_shapes
-from enginery.sources.quiet import quiet, stdout_to_stderr
+from enginery.sources.quiet import quiet
 from enginery.spec import Example, Shape
 
 if TYPE_CHECKING:
@@ -40,8 +34,8 @@ __all__ = ["TorchModule", "open", "recognises"]
 
 _DEFAULT_OPSET = 20
 _LOWEST_DYNAMO_OPSET = 18  # it writes 18 without a word when asked for less
+_MADE_BY = ("torch", "onnxscript", "onnx-ir")
 _NOISY = ("torch", "torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir")
-_NEEDS_EXAMPLES = 'give example inputs: example_inputs=..., or --example "NAME:float32[1,3,224,224]" for each input'
 
 
 def recognises(thing: Any) -> bool:
@@ -104,15 +98,10 @@ class TorchModule:
         self.framework = f"PyTorch {self._torch.__version__.partition('+')[0]} eager"
         self._original = module
         self._was_training = bool(module.training)
-        self._half = self._half_dtypes(module)
-        self._module = self._in_full_precision(module) if self._half else module
         self._has_data = not examples and example_inputs is not None
         if examples:
             example_inputs = {example.name: make_example(example) for example in examples}
-        self._call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
-        if example_inputs is not None:
-            self._call, leaves = bind(inspect.signature(module.forward), example_inputs, self._is_array)
-            self._example = {name: self._numpy(value) for name, value in leaves}
+        self._called = CalledByName(self._torch, module, self.label, example_inputs)
 
     @functools.cached_property
     def sha256(self) -> str:
@@ -129,7 +118,7 @@ class TorchModule:
 
     def example_feeds(self) -> dict[str, Array] | None:
         """Return copies of the example inputs by name; None where only their shapes were given."""
-        return {name: array.copy() for name, array in self._example.items()} if self._has_data else None
+        return {name: array.copy() for name, array in self._called.example.items()} if self._has_data else None
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Compute once, without gradients and in evaluation mode.
@@ -142,26 +131,13 @@ class TorchModule:
 
         Raises:
             InputNameError: an input is missing or unknown.
-            SourceError: ``forward`` raised.
+            SourceError: there are no example inputs, or ``forward`` raised.
         """
-        tensors = self._tensors(feeds)
-        with self._evaluating(), stdout_to_stderr():
-            outputs = self._forward(tensors)
-        return {name: np.array(self._numpy(value)) for name, value in outputs}
+        return self._called.run(feeds)
 
     def timer(self, feeds: Mapping[str, Array]) -> Callable[[], None]:
         """Return a function that calls the module once; inputs are tensors already, on its device."""
-        args, kwargs = self._arguments(self._tensors(feeds))
-        module, evaluating, cuda = self._module, self._evaluating, self._torch.cuda
-        device, training = self._device(), self._training()
-
-        def call() -> None:
-            with evaluating(training):
-                module(*args, **kwargs)
-                if device.type == "cuda":
-                    cuda.synchronize(device)
-
-        return call
+        return self._called.timer(feeds)
 
     def export(
         self, *, shapes: Mapping[str, Shape], opset: int | None = None, evaluate: Evaluate | None = None
@@ -199,15 +175,12 @@ class TorchModule:
         )
 
     def _plan(self, shapes: Mapping[str, Shape], opset: int) -> ExportPlan:
-        if self._call is None:
-            raise SourceError(f"{self.label} has no example inputs", mend=_NEEDS_EXAMPLES)
-        check_shapes(shapes, {name: array.shape for name, array in self._example.items()})
-        feeds = {
-            name: resize(array, tracing_sizes(shapes.get(name), array.shape)) for name, array in self._example.items()
-        }
+        example = self._called.require_example()
+        check_shapes(shapes, {name: array.shape for name, array in example.items()})
+        feeds = {name: resize(array, tracing_sizes(shapes.get(name), array.shape)) for name, array in example.items()}
         notes = []
-        if self._half:
-            notes.append(f"the module's {' and '.join(self._half)} parameters were taken as float32")
+        if self._called.half:
+            notes.append(f"the module's {' and '.join(self._called.half)} parameters were taken as float32")
         if self._was_training:
             notes.append("the module was in training mode; it was exported in evaluation mode")
         axes = {name: found for name, found in name_axes(shapes).items() if found}
@@ -218,11 +191,11 @@ class TorchModule:
         if plan.opset < _LOWEST_DYNAMO_OPSET:
             raise ExportError(f"it writes opset {_LOWEST_DYNAMO_OPSET} at the least, {plan.opset} was asked for")
         dynamic = tuple(plan.axes.get(name, {}) for name in plan.feeds)
-        with self._evaluating(), quiet(*_NOISY):
+        with self._called.evaluating(), quiet(*_NOISY):
             try:
                 program = self._torch.onnx.export(
-                    self._flat(),
-                    tuple(self._tensors(plan.feeds)),
+                    self._called.flat(),
+                    tuple(self._called.tensors(plan.feeds)),
                     dynamo=True,
                     opset_version=plan.opset,
                     input_names=list(plan.feeds),
@@ -243,9 +216,13 @@ class TorchModule:
 
         import onnx_ir as ir
 
-        tensors = tuple(self._tensors(plan.feeds))
-        with self._evaluating(), quiet(*_NOISY) as warned, tempfile.TemporaryDirectory(prefix="enginery-") as folder:
-            traced = self._torch.jit.trace(self._flat(), tensors, check_trace=False)
+        tensors = tuple(self._called.tensors(plan.feeds))
+        with (
+            self._called.evaluating(),
+            quiet(*_NOISY) as warned,
+            tempfile.TemporaryDirectory(prefix="enginery-") as folder,
+        ):
+            traced = self._torch.jit.trace(self._called.flat(), tensors, check_trace=False)
             other = self._check_trace(traced, plan) if plan.axes else None
             path = Path(folder) / "model.onnx"
             self._torch.onnx.export(
@@ -273,7 +250,7 @@ class TorchModule:
         other = plan.other_feeds()
         expected = self.run(other)
         try:
-            found = [self._numpy(value) for value in traced(*self._tensors(other))]
+            found = [self._called.numpy(value) for value in traced(*self._called.tensors(other))]
         except RuntimeError as error:
             raise ExportError(f"its trace cannot take {show_shapes(other)}: {explain(error)}") from error
         check_agreement(expected, dict(zip(expected, found, strict=True)), f"its trace, at {show_shapes(other)},")
@@ -305,7 +282,7 @@ class TorchModule:
             source=self.label,
             kind=self.kind,
             exporter=exporter,
-            versions={name: found for name in ("torch", "onnx", "onnxscript") if (found := version(name))},
+            versions={name: found for name in _MADE_BY if (found := version(name))},
             opset=plan.opset,
             dynamic_axes={name: tuple(found.values()) for name, found in plan.axes.items()},
             seconds=seconds,
@@ -313,98 +290,3 @@ class TorchModule:
             attempts=tuple(attempts),
             notes=tuple(plan.notes),
         )
-
-    def _tensors(self, feeds: Mapping[str, Array]) -> list[Any]:
-        """Return a tensor for each input, in the order of the example inputs."""
-        if self._call is None:
-            raise SourceError(f"{self.label} has no example inputs", mend=_NEEDS_EXAMPLES)
-        names = list(self._example)
-        if set(feeds) != set(names):
-            wrong = ", ".join(repr(name) for name in sorted(set(feeds) ^ set(names)))
-            raise InputNameError(
-                f"{self.label} is given other inputs than it takes: {wrong}",
-                mend=f"its inputs are {', '.join(names) or 'none'}",
-            )
-        device = self._device()
-        # A copy: torch warns of arrays that cannot be written to, and a module may write to its inputs.
-        return [self._torch.from_numpy(np.array(feeds[name], order="C")).to(device) for name in names]
-
-    def _arguments(self, tensors: Sequence[Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        args, kwargs = fill(self._call, self._is_array, iter(tensors))
-        return args, kwargs
-
-    def _forward(self, tensors: Sequence[Any]) -> list[tuple[str, Any]]:
-        """Call the module and name the tensors that come back."""
-        args, kwargs = self._arguments(tensors)
-        try:
-            outputs = self._module(*args, **kwargs)
-        except Exception as error:
-            line = likely_line(error)
-            raise SourceError(
-                f"{self.label} raised {type(error).__name__}: {error}" + (f" at {line}" if line else ""),
-                mend=f"check the inputs: {', '.join(f'{t.dtype} {tuple(t.shape)}' for t in tensors)}",
-            ) from error
-        named = name_leaves(outputs, self._is_array, single="output")
-        # In a graph, an input and an output cannot have one name.
-        return [(f"{name}_output" if name in self._example else name, value) for name, value in named]
-
-    def _flat(self) -> Any:
-        """Wrap the module so that it takes and returns tuples of tensors."""
-        source = self
-
-        class Flat(self._torch.nn.Module):  # type: ignore[name-defined, misc]
-            def __init__(self) -> None:
-                super().__init__()
-                self.module = source._module
-                self.training = False
-
-            def forward(self, *tensors: Any) -> tuple[Any, ...]:
-                args, kwargs = source._arguments(tensors)
-                outputs = name_leaves(self.module(*args, **kwargs), source._is_array, single="output")
-                return tuple(value for _, value in outputs)
-
-        return Flat()
-
-    @contextlib.contextmanager
-    def _evaluating(self, training: list[Any] | None = None) -> Iterator[None]:
-        """Compute without gradients, every submodule in evaluation mode; put their modes back at the end."""
-        training = self._training() if training is None else training
-        for module in training:
-            module.training = False
-        try:
-            with self._torch.no_grad():
-                yield
-        finally:
-            for module in training:
-                module.training = True
-
-    def _training(self) -> list[Any]:
-        return [module for module in self._module.modules() if module.training]
-
-    def _half_dtypes(self, module: Any) -> tuple[str, ...]:
-        half = (self._torch.float16, self._torch.bfloat16)
-        tensors = (*module.parameters(), *module.buffers())
-        return tuple(sorted({str(t.dtype).removeprefix("torch.") for t in tensors if t.dtype in half}))
-
-    def _in_full_precision(self, module: Any) -> Any:
-        """Return a float32 copy of a module in half precision: precision is chosen later, on the graph."""
-        half = (self._torch.float16, self._torch.bfloat16)
-        return copy.deepcopy(module)._apply(  # noqa: SLF001 - float() would turn float64 too
-            lambda tensor: tensor.float() if tensor.dtype in half else tensor
-        )
-
-    def _is_array(self, value: Any) -> bool:
-        return isinstance(value, (self._torch.Tensor, np.ndarray))
-
-    def _numpy(self, value: Any) -> Array:
-        if isinstance(value, np.ndarray):
-            return value.astype(np.float32) if value.dtype == np.float16 and self._half else value
-        value = value.detach().cpu()
-        if value.dtype == self._torch.bfloat16 or (value.dtype == self._torch.float16 and self._half):
-            value = value.float()
-        array: Array = value.resolve_conj().resolve_neg().numpy()
-        return array
-
-    def _device(self) -> Any:
-        tensor = next(self._module.parameters(), next(self._module.buffers(), None))
-        return self._torch.device("cpu") if tensor is None else tensor.device
