@@ -207,7 +207,7 @@ def failing():
     yield ROWS
     raise KeyError("no more")
 def nothing(): return None
-def one(): return {"x": ROWS}
+def recording(): return {"x": ROWS, "labels": range(10)}
 def words(): return ["a"]
 THREE = 3
 """
@@ -215,7 +215,15 @@ THREE = 3
 
 @pytest.mark.parametrize(
     ("name", "labelled"),
-    [("dicts", False), ("arrays", False), ("pairs", True), ("lists", True), ("labelled", True), ("Samples", False)],
+    [
+        ("dicts", False),
+        ("arrays", False),
+        ("pairs", True),
+        ("lists", True),
+        ("labelled", True),
+        ("recording", True),
+        ("Samples", False),
+    ],
 )
 def test_loaders_may_give_what_is_natural(name, labelled, tmp_path):
     """Dicts, arrays, pairs with labels, single rows: all give the same batches."""
@@ -232,8 +240,7 @@ def test_loaders_may_give_what_is_natural(name, labelled, tmp_path):
     ("name", "text"),
     [
         ("failing", r"data.py:failing failed: KeyError: 'no more'; run it by itself"),
-        ("nothing", r"data.py:nothing returns a NoneType; return an iterable of dicts"),
-        ("one", r"data.py:one returns a dict; return an iterable"),
+        ("nothing", r"data.py:nothing returns a NoneType; return a dict of arrays"),
         ("words", r"'x' <U1 scalar has 0 dimensions|does not fit the input, which takes float32"),
         ("missing", r"data.py has no function 'missing'; it has Samples, arrays, dicts"),
         ("THREE", r"data.py has no function 'THREE'"),

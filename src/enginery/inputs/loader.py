@@ -20,16 +20,16 @@ from enginery.records import TensorInfo
 
 __all__ = ["run_loader"]
 
-_MEND = "return an iterable of dicts of arrays by input name, of arrays, or of (either, labels) pairs"
+_MEND = "return a dict of arrays by input name, or an iterable of such dicts, of arrays, or of (either, labels) pairs"
 _PAIR = 2
 
 
 def run_loader(text: str, inputs: Sequence[TensorInfo]) -> Iterator[dict[str, Array]]:
     """Call a loader without arguments and yield the arrays of each item, labels among them as ``labels``.
 
-    An item is a dict of arrays by input name, an array for a model of one input, or a pair of either and labels.
-    Arrays may be anything numpy can read, such as lists or CPU tensors. The loader's folder (for a module: the working
-    folder) is on the import path while it runs.
+    It returns one dict of arrays by input name, for all rows, or an iterable of items that ends. An item is such a
+    dict, an array for a model of one input, or a pair of either and labels. Arrays may be anything numpy can read, such
+    as lists or CPU tensors. The loader's folder (for a module: the working folder) is on the import path while it runs.
 
     Args:
         text: ``file.py:loader`` or ``package.module:loader``.
@@ -67,7 +67,9 @@ def _find(where: str, name: str, text: str) -> Callable[[], Any]:
 
 
 def _iterable(items: Any, text: str) -> Iterable[Any]:
-    if isinstance(items, Mapping | str) or not (hasattr(items, "__iter__") or hasattr(items, "__getitem__")):
+    if isinstance(items, Mapping):  # one recording of all rows, as an npz file holds it
+        return [items]
+    if isinstance(items, str) or not (hasattr(items, "__iter__") or hasattr(items, "__getitem__")):
         raise DataError(f"{text} returns a {type(items).__name__}", mend=_MEND)
     return cast("Iterable[Any]", items)
 
