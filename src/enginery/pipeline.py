@@ -118,7 +118,7 @@ def optimize(
             source, folder, examples=examples, example_inputs=example_inputs, shapes=spec.shapes,
             simplify=spec.simplify, progress=progress,
         )  # fmt: skip
-        cases = preparation.make_cases(prepared, data=data, ranges=ranges, seed=spec.verify.seed)
+        cases = preparation.make_cases(prepared, data=data, ranges=ranges, seed=spec.verify.seed, say=progress.say)
         race = _race(prepared, cases, spec, folder, progress)
         record = _record(prepared, race, spec, output, begin)
         _save(race.engines[race.chosen], record, output)

@@ -6,7 +6,7 @@ import contextlib
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -131,6 +131,7 @@ def make_cases(
     data: str | Path | None = None,
     ranges: Mapping[str, Range] | None = None,
     seed: int = 0,
+    say: Callable[[str], None],
 ) -> CaseSet:
     """Make the inputs to verify and time with: the data given, and random ones at min, opt and max.
 
@@ -152,7 +153,7 @@ def make_cases(
     if data is None:
         opt = next((case for case in random if case.name == "opt"), random[0])
         return CaseSet(tuple(random), described, opt.name)
-    recorded = load_data(data, prepared.inputs, batch=_opt_batch(prepared.inputs))
+    recorded = load_data(data, prepared.inputs, say=say)
     ends = [case for case in random if not _same_shapes(case, recorded[0])]
     rows = sum(_rows(case) for case in recorded)
     extra = f"; at {' and '.join(case.name for case in ends)}: {described}" if ends else ""
@@ -291,15 +292,6 @@ def _same_shapes(one: Case, other: Case) -> bool:
     return {name: array.shape for name, array in one.feeds.items()} == {
         name: array.shape for name, array in other.feeds.items()
     }
-
-
-def _opt_batch(inputs: Sequence[TensorInfo]) -> int | None:
-    for info in inputs:
-        if info.profile is not None and info.profile.dims:
-            return info.profile.dims[0].opt
-        if info.shape and isinstance(info.shape[0], int):
-            return info.shape[0]
-    return None
 
 
 def _rows(case: Case) -> int:

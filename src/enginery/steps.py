@@ -167,7 +167,7 @@ def verify(
             source, Path(name), examples=examples, example_inputs=example_inputs, shapes=shapes, simplify=False,
             progress=progress,
         )  # fmt: skip
-        chosen = make_cases(prepared, data=data, ranges=ranges, seed=spec.seed)
+        chosen = make_cases(prepared, data=data, ranges=ranges, seed=spec.seed, say=progress.say)
         with progress.step("reference"):
             expected, reference = reference_outputs(prepared, chosen.cases, Path(name))
         with progress.step("verify"), loaded.open() as session:

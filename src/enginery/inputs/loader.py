@@ -27,9 +27,10 @@ _PAIR = 2
 def run_loader(text: str, inputs: Sequence[TensorInfo]) -> Iterator[dict[str, Array]]:
     """Call a loader without arguments and yield the arrays of each item, labels among them as ``labels``.
 
-    It returns one dict of arrays by input name, for all rows, or an iterable of items that ends. An item is such a
-    dict, an array for a model of one input, or a pair of either and labels. Arrays may be anything numpy can read, such
-    as lists or CPU tensors. The loader's folder (for a module: the working folder) is on the import path while it runs.
+    It returns one dict of arrays by input name, for all rows, or an iterable of items. An item is a dict of arrays by
+    input name, an array for a model of one input, or a pair of either and labels. Arrays may be anything numpy can
+    read, such as lists or CPU tensors. The loader's folder (for a module: the working folder) is on the import path
+    while it runs.
 
     Args:
         text: ``file.py:loader`` or ``package.module:loader``.
