@@ -169,7 +169,7 @@ def test_failures_are_rows(quick):
 def test_a_hang_is_a_row(quick):
     """A build that hangs is ended at the time limit, and its row says so."""
     quick["spec"] = OptimizeSpec(job_limit_s=0.5)
-    with pytest.raises(NoCandidateError, match="hang: timed out: worker 'hang' did not finish 'build' within 0.5 s"):
+    with pytest.raises(NoCandidateError, match=r"hang: timed out: worker 'hang' did not finish 'build' within 0.5 s"):
         race.race([candidate("hang", options={"how": "hang"})], **quick)
 
 
