@@ -70,7 +70,7 @@ def _facts(records: Mapping[str, BenchRecord]) -> list[tuple[str, str]]:
         shapes = ", ".join(f"{name} {figures.shape(sizes)}" for name, sizes in bench.shapes.items())
         by_shapes.setdefault(shapes, []).append(label)
     unstable = [label for label, bench in records.items() if not bench.stable]
-    loads = {bench.load for bench in records.values() if bench.load is not None}
+    loads = [bench.load for bench in records.values() if bench.load is not None]
     return [
         *(("timed", shapes if len(by_shapes) == 1 else f"{shapes}: {', '.join(labels)}")
           for shapes, labels in by_shapes.items()),
@@ -79,6 +79,6 @@ def _facts(records: Mapping[str, BenchRecord]) -> list[tuple[str, str]]:
         ("unstable", f"~ marks medians that did not settle in time: {', '.join(unstable)}" if unstable else ""),
         *(("runs on", f"{label}: {bench.placement}") for label, bench in records.items() if bench.placement),
         *(("load", f"other processes took {100 * load.others_busy:.0f} % of the machine")
-          for load in loads if load.others_busy),
-        *(("note", note) for load in loads for note in load.notes),
+          for load in loads if load.others_busy and not load.notes),
+        *(("note", note) for note in dict.fromkeys(note for load in loads for note in load.notes)),
     ]  # fmt: skip

@@ -43,17 +43,21 @@ def milliseconds(value: float | None) -> str:
 
 
 def median_ms(bench: BenchRecord) -> str:
-    """Write the median with half the width of its confidence interval; ``~`` before one that did not settle."""
+    """Write the median with half the width of its confidence interval; ``~`` before one that did not settle.
+
+    Half the width is rounded up, so that it never looks narrower than it is.
+    """
     half = max(bench.ci_high_ms - bench.p50_ms, bench.p50_ms - bench.ci_low_ms, 0.0)
-    least = _decimals(bench.p50_ms)
-    places = max(least, min(_decimals(half, digits=1), least + 2)) if half > 0 else least
-    return f"{'' if bench.stable else '~'}{bench.p50_ms:.{places}f} ±{half:.{places}f}"
+    places = _decimals(bench.p50_ms)
+    shown = math.ceil(round(half * 10**places, 6)) / 10**places
+    return f"{'' if bench.stable else '~'}{bench.p50_ms:.{places}f} ±{shown:.{places}f}"
 
 
-def _decimals(value: float, digits: int = 3) -> int:
+def _decimals(value: float) -> int:
+    """Return how many decimals show three significant digits."""
     if value == 0 or not math.isfinite(value):
-        return digits - 1
-    return max(digits - 1 - math.floor(math.log10(abs(value))), 0)
+        return 2
+    return max(2 - math.floor(math.log10(abs(value))), 0)
 
 
 def byte_size(value: int | None) -> str:

@@ -11,6 +11,7 @@ __all__ = ["PLAIN", "Column", "Style", "facts", "footnotes", "join", "paragraph"
 
 _GAP = 2
 _WRAPPED_WIDTH = 18
+_LONG_WORD = 32
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ def _fitting(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: in
     for at, column in enumerate(columns):
         lines = [line for cell in (column.title, *(row[at] for row in rows)) for line in cell.splitlines()]
         longest = max(map(len, lines), default=0)
-        needed[column] = min(longest, _WRAPPED_WIDTH) if column.wraps else longest
+        word = max((len(word) for line in lines for word in line.split()), default=0)
+        needed[column] = min(longest, max(_WRAPPED_WIDTH, min(word, _LONG_WORD))) if column.wraps else longest
     kept = list(columns)
     while sum(needed[column] + _GAP for column in kept) - _GAP > width:
         worst = max(kept, key=lambda column: column.rank)

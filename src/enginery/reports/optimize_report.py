@@ -12,7 +12,6 @@ from enginery.reports.layout import PLAIN, Column, Style, facts, footnotes, join
 __all__ = ["machine_line", "next_steps_text", "optimize_text", "speed_up"]
 
 _PLAIN_BACKEND = "onnxruntime"
-_BUSY = 0.1
 
 
 def optimize_text(record: OptimizeRecord, style: Style = PLAIN) -> str:
@@ -29,7 +28,13 @@ def optimize_text(record: OptimizeRecord, style: Style = PLAIN) -> str:
     notes: list[str] = []
     rows = [_row(candidate, compared, notes) for candidate in record.candidates]
     columns = _columns()
-    shown = [at for at, column in enumerate(columns) if column.title in _ALWAYS or any(_told(row[at]) for row in rows)]
+    one_precision = _one_precision(record)
+    shown = [
+        at
+        for at, column in enumerate(columns)
+        if column.title in _ALWAYS
+        or (any(_told(row[at]) for row in rows) and not (column.title == "precision" and one_precision))
+    ]
     drawn = table(
         [columns[at] for at in shown],
         [[row[at] for at in shown] for row in rows],
@@ -130,6 +135,12 @@ def _status(row: CandidateRecord, notes: list[str]) -> str:
     return f"{row.status} [{notes.index(note) + 1}]"
 
 
+def _one_precision(record: OptimizeRecord) -> str:
+    """Return the precision of all rows, where it is the same and so needs no column of its own."""
+    found = {row.precision for row in record.candidates}
+    return found.pop() if len(found) == 1 else ""
+
+
 def _told(cell: str) -> bool:
     return cell not in ("", figures.NOTHING)
 
@@ -149,11 +160,11 @@ def _facts(record: OptimizeRecord, compared: _Compared) -> list[tuple[str, str]]
     return [
         ("error", f"against {reference}; at most {figures.error(verified.max_error)}" if verified else ""),
         ("accuracy", f"of the reference: {figures.percent(accuracy)}" if accuracy is not None else ""),
+        ("precision", _one_precision(record)),
         ("timed", _timed(timed) if timed else ""),
         ("baselines", _baselines(compared)),
         ("graph", _graph(record)),
         ("machine", machine_line(record.machine)),
-        ("load", _load(record.candidates)),
         ("unstable", _unstable(record.candidates)),
         *(("note", note) for note in dict.fromkeys((*record.notes, *_load_notes(record.candidates)))),
     ]
@@ -184,14 +195,6 @@ def _graph(record: OptimizeRecord) -> str:
     if record.simplify is None:
         return f"{figures.plural(record.graph.nodes, 'node')}, {size}"
     return f"{record.simplify.nodes_before} nodes, {record.simplify.nodes_after} after simplification, {size}"
-
-
-def _load(rows: Sequence[CandidateRecord]) -> str:
-    busy = [row.bench.load.others_busy for row in rows if row.bench and row.bench.load]
-    worst = max((share for share in busy if share is not None), default=0.0)
-    if worst < _BUSY:
-        return ""
-    return f"other processes took up to {100 * worst:.0f} % of the machine while it timed: read small gaps with care"
 
 
 def _load_notes(rows: Sequence[CandidateRecord]) -> list[str]:

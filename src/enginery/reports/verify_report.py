@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from dataclasses import replace
 
 from enginery.records import CheckRecord, OutputRecord, VerifyRecord
 from enginery.reports import figures
@@ -24,18 +26,63 @@ _COLUMNS = (
     Column("NaN/Inf", right=True, rank=1),
 )
 _OPTIONAL = ("rel L2", "cosine", "SNR dB", "max abs", "mean abs", "top-1", "differ", "NaN/Inf")
+_RECORDED = "data "
 _MARKS = {True: "passed", False: "FAILED", None: "-"}
 
 
 def verify_text(record: VerifyRecord, style: Style = PLAIN) -> str:
     """Render a comparison: a row for each output of each case, then the checks that need no reference."""
-    rows = [_row(output) for output in record.outputs]
+    rows = [_row(output) for output in _folded(record.outputs)]
     shown = [
         at for at, column in enumerate(_COLUMNS)
         if column.title not in _OPTIONAL or any(row[at] != figures.NOTHING for row in rows)
     ]  # fmt: skip
     outputs = table([_COLUMNS[at] for at in shown], [[row[at] for at in shown] for row in rows], style)
     return join(outputs if rows else "", _checks(record.checks, style), _facts(record, style), _verdict(record, style))
+
+
+def _folded(outputs: tuple[OutputRecord, ...]) -> list[OutputRecord]:
+    """Make one row of the recorded batches of an output, with the worst of each figure; other cases stay."""
+    batches: dict[str, list[OutputRecord]] = {}
+    rows: list[OutputRecord | str] = []
+    for output in outputs:
+        if not output.case.startswith(_RECORDED):
+            rows.append(output)
+            continue
+        if output.name not in batches:
+            rows.append(output.name)
+        batches.setdefault(output.name, []).append(output)
+    return [_worst(batches[row]) if isinstance(row, str) else row for row in rows]
+
+
+def _worst(batches: list[OutputRecord]) -> OutputRecord:
+    if len(batches) == 1:
+        return batches[0]
+    return replace(
+        batches[0],
+        case=f"data, worst of {len(batches)}",
+        max_abs=_most(one.max_abs for one in batches),
+        mean_abs=_most(one.mean_abs for one in batches),
+        relative_l2=_most(one.relative_l2 for one in batches),
+        cosine=_least(one.cosine for one in batches),
+        snr_db=_least(one.snr_db for one in batches),
+        top1_agreement=_least(one.top1_agreement for one in batches),
+        mismatch=_most(one.mismatch for one in batches),
+        nan=sum(one.nan for one in batches),
+        inf=sum(one.inf for one in batches),
+        reference_nan=sum(one.reference_nan for one in batches),
+        reference_inf=sum(one.reference_inf for one in batches),
+    )
+
+
+def _most(values: Iterable[float | None]) -> float | None:
+    told = [value for value in values if value is not None]
+    return math.nan if any(map(math.isnan, told)) else max(told, default=None)
+
+
+def _least(values: Iterable[float | None]) -> float | None:
+    told = [value for value in values if value is not None]
+    return math.nan if any(map(math.isnan, told)) else min(told, default=None)
 
 
 def _row(output: OutputRecord) -> list[str]:
