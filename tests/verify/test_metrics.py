@@ -8,7 +8,7 @@ import tracemalloc
 import ml_dtypes
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -19,6 +19,9 @@ SHAPES = hnp.array_shapes(min_dims=1, max_dims=3, max_side=6)
 FLOATS = st.floats(-1e6, 1e6, allow_subnormal=False).map(lambda value: round(value, 3))
 ARRAYS = SHAPES.flatmap(lambda shape: hnp.arrays(np.float64, shape, elements=FLOATS))
 PAIRS = SHAPES.flatmap(lambda shape: st.tuples(*[hnp.arrays(np.float64, shape, elements=FLOATS)] * 2))
+
+UNHURRIED = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+"""A loaded machine is no failure."""
 
 
 def record(actual, expected):
@@ -42,6 +45,7 @@ def test_figures_are_the_formulas():
     assert found.error == found.relative_l2
 
 
+@UNHURRIED
 @given(ARRAYS)
 def test_equal_arrays_have_no_error(array):
     """An array against itself: no error, cosine 1, infinite SNR."""
@@ -51,6 +55,7 @@ def test_equal_arrays_have_no_error(array):
     assert found.top1_agreement in (None, 1)
 
 
+@UNHURRIED
 @given(PAIRS, st.integers(-900, 900))
 def test_relative_figures_do_not_depend_on_scale(pair, exponent):
     """Both arrays scaled by a power of two, however far, keep relative L2, cosine and SNR."""
@@ -62,6 +67,7 @@ def test_relative_figures_do_not_depend_on_scale(pair, exponent):
     assert other.snr_db == pytest.approx(one.snr_db, rel=1e-9, abs=1e-6)
 
 
+@UNHURRIED
 @given(PAIRS)
 def test_symmetric_figures_are_symmetric(pair):
     """Exchanging the two keeps absolute errors and cosine; cosine stays within -1 and 1."""
@@ -71,6 +77,7 @@ def test_symmetric_figures_are_symmetric(pair):
     assert -1 <= one.cosine <= 1
 
 
+@UNHURRIED
 @given(PAIRS)
 def test_snr_and_relative_l2_say_the_same(pair):
     """SNR in dB is -20 log10 of the relative L2, and the mean error is at most the largest."""
@@ -82,6 +89,7 @@ def test_snr_and_relative_l2_say_the_same(pair):
         assert found.snr_db == pytest.approx(-20 * math.log10(found.relative_l2), abs=1e-6)
 
 
+@UNHURRIED
 @given(PAIRS)
 def test_chunks_change_nothing(pair):
     """Sums over chunks agree with numpy's over the whole."""
