@@ -160,7 +160,7 @@ def prepare_openvino(case: TestCase, folder: Path) -> Callable[[dict[str, Any]],
     compiled = core.compile_model(core.read_model(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     request = compiled.create_infer_request()
     kinds = dtypes([*case.model.graph.input, *case.model.graph.output])
-    inputs = [item.name for item in case.model.graph.input]
+    ports = {name: port for port in compiled.inputs for name in port.get_names()}  # it drops inputs that it ignores
     outputs = [item.name for item in case.model.graph.output]
 
     def give(name: str, port: Any, value: Any) -> Any:
@@ -178,8 +178,9 @@ def prepare_openvino(case: TestCase, folder: Path) -> Callable[[dict[str, Any]],
         return np.array(tensor.data)
 
     def run(feeds: dict[str, Any]) -> Outputs:
-        given = [name for name in inputs if name in feeds]
-        request.infer([give(name, port, feeds[name]) for name, port in zip(given, compiled.inputs, strict=True)])
+        named = all(port.get_names() & feeds.keys() for port in compiled.inputs)
+        given = ports if named else dict(zip(feeds, compiled.inputs, strict=True))
+        request.infer({port: give(name, port, feeds[name]) for name, port in given.items() if name in feeds})
         return [take(name, request.get_output_tensor(at)) for at, name in enumerate(outputs)]
 
     return run

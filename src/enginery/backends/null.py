@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from enginery.backends.asked import check_options
 from enginery.backends.base import Availability, Built, Capabilities
 from enginery.dtypes import numpy_dtype
 from enginery.graph.base import tensor_infos
@@ -44,15 +45,21 @@ def variants(graph: GraphRecord, machine: MachineRecord) -> tuple[dict[str, Opti
 
 
 def build(graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:
-    """Write an empty artefact."""
+    """Write an empty artefact.
+
+    Raises:
+        UnknownNameError: an option was given; it has none.
+    """
+    check_options({}, spec.options)
     (folder / _ARTEFACT).write_bytes(b"")
     inputs, outputs = tensor_infos(graph.graph.inputs), tensor_infos(graph.graph.outputs)
-    return Built(inputs, outputs, precision_built={spec.precision: 0}, options=dict(spec.options))
+    return Built(inputs, outputs, precision_built={spec.precision: 0})
 
 
 def open(folder: Path, manifest: ManifestRecord, options: Mapping[str, Option]) -> NullRunner:  # noqa: A001
     """Open it: nothing is read."""
-    del folder, options
+    del folder
+    check_options({}, options)
     return NullRunner(manifest.inputs, manifest.outputs)
 
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import threading
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
@@ -90,16 +90,18 @@ def build(graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:
     """Convert the graph to IR with the profile's bounds on its inputs, and compile it once to read back the precision.
 
     Raises:
+        BuildError: an input or output holds texts, or OpenVINO lost one.
         PrecisionError: fp32 was asked for, and a layer was compiled to less.
     """
     check_precision_offered("openvino", spec.precision, _offered(describe_machine()))
     options = _options(spec.options)
     inputs, outputs = tensor_infos(graph.graph.inputs), tensor_infos(graph.graph.outputs)
+    _refuse_texts((*inputs, *outputs))
     notes: list[str] = []
     with tempfile.TemporaryDirectory(prefix=".onnx", dir=folder) as scratch:
         save_model(graph, Path(scratch) / "model.onnx")
         model = _core().read_model(Path(scratch) / "model.onnx")
-        _ports(model.inputs, inputs), _ports(model.outputs, outputs)
+        _ports(model.inputs, inputs), _output_ports(model.outputs, outputs)
         notes += _bound(model, spec.shapes)
         _library().save_model(model, folder / _ARTEFACT, compress_to_fp16=False)
         del model  # it maps the file that goes with the folder
@@ -130,8 +132,10 @@ class OpenVinoRunner:
         self._request = compiled.create_infer_request()
         self._lock = threading.Lock()
         places = _ports(compiled.inputs, inputs)
-        self._inputs = [(at, info.name, _entry(info.dtype)) for at, info in zip(places, inputs, strict=True)]
-        self._outputs = list(zip(_ports(compiled.outputs, outputs), outputs, strict=True))
+        self._inputs = [
+            (at, info.name, _entry(info.dtype)) for at, info in zip(places, inputs, strict=True) if at is not None
+        ]
+        self._outputs = list(zip(_output_ports(compiled.outputs, outputs), outputs, strict=True))
         self._names = [info.name for info in outputs]
         # One tensor may be two outputs; a request's result then holds it once.
         distinct = [at for at, _ in self._outputs] == list(range(len(set(compiled.outputs))))
@@ -155,8 +159,6 @@ class OpenVinoRunner:
 
     def _output(self, at: int, info: TensorInfo) -> np.ndarray[Any, Any]:
         tensor = self._request.get_output_tensor(at)
-        if info.dtype == "string":
-            return np.array(tensor.str_data.tolist(), dtype=object).reshape(tuple(tensor.shape))
         if is_extended(info.dtype):
             raw = np.array(tensor.data, order="C").reshape(-1).view(np.uint8)
             return from_bytes(raw, tuple(tensor.shape), info.dtype)
@@ -276,33 +278,48 @@ def _precision_notes(precision: str, counts: Mapping[str, int], graph: ir.Model)
     return []
 
 
-def _ports(ports: list[Any], infos: tuple[TensorInfo, ...]) -> list[int]:
-    """Return for each tensor of the graph the position of OpenVINO's port, by name, else by place."""
-    if len(ports) != len(infos):
+def _ports(ports: list[Any], infos: tuple[TensorInfo, ...]) -> list[int | None]:
+    """Return for each tensor of the graph the position of OpenVINO's port: by name, else by place.
+
+    OpenVINO drops an input whose value no operator looks at (the second of CastLike), which is then None here.
+
+    Raises:
+        BuildError: a port belongs to no tensor, so that it would run on nothing.
+    """
+    names = [port.get_names() for port in ports]
+    if len(ports) == len(infos):
+        places = {name: at for at, named in enumerate(names) for name in named}
+        in_order = all(info.name in named for info, named in zip(infos, names, strict=True))
+        return [at if in_order else places.get(info.name, at) for at, info in enumerate(infos)]
+    found = [next((at for at, named in enumerate(names) if info.name in named), None) for info in infos]
+    if {at for at in found if at is not None} != set(range(len(ports))):
         raise BuildError(
-            f"OpenVINO sees {len(ports)} tensors where the graph has {len(infos)}: "
+            f"OpenVINO sees {len(ports)} tensors, and has lost the names of some, where the graph has {len(infos)}: "
             f"{', '.join(info.name for info in infos)}",
             mend="build with another backend",
         )
-    names = [port.get_names() for port in ports]
-    if all(info.name in named for info, named in zip(infos, names, strict=True)):
-        return list(range(len(ports)))
-    return [
-        next((at for at, named in enumerate(names) if info.name in named), place) for place, info in enumerate(infos)
-    ]
+    return found
 
 
-def _entry(dtype: str) -> Any:
+def _output_ports(ports: list[Any], infos: tuple[TensorInfo, ...]) -> list[int]:
+    found = _ports(ports, infos)
+    lost = [info.name for at, info in zip(found, infos, strict=True) if at is None]
+    if lost:
+        raise BuildError(f"OpenVINO has lost the outputs {', '.join(lost)}", mend="build with another backend")
+    return [at for at in found if at is not None]
+
+
+def _refuse_texts(infos: Iterable[TensorInfo]) -> None:
+    """Refuse texts before OpenVINO is called: as of 2026.4 it frees their memory twice, and the process dies."""
+    for info in infos:
+        if info.dtype == "string":
+            message = f"{info.name!r} holds texts, which OpenVINO cannot take without crashing"
+            raise BuildError(message, mend="build with another backend, or cut the text processing off the graph")
+
+
+def _entry(dtype: str) -> Callable[[np.ndarray[Any, Any]], Any] | None:
     """Return what turns an array into what a request takes; None where it takes the array itself."""
-    if dtype == "string":
-        return _string_tensor
-    if is_extended(dtype):
-        return functools.partial(_extended_tensor, dtype)
-    return None
-
-
-def _string_tensor(array: np.ndarray[Any, Any]) -> Any:
-    return _library().Tensor(array.astype(str))
+    return functools.partial(_extended_tensor, dtype) if is_extended(dtype) else None
 
 
 def _extended_tensor(dtype: str, array: np.ndarray[Any, Any]) -> Any:
