@@ -12,7 +12,7 @@ from enginery import preparation, steps, storage
 from enginery.machine import describe_machine
 from enginery.progress import Progress
 from enginery.records import OptimizeRecord, to_plain
-from enginery.spec import Example, OptimizeSpec, Shape, VerifySpec, parse_shapes
+from enginery.spec import BenchSpec, Example, OptimizeSpec, Shape, VerifySpec, parse_shapes
 
 if TYPE_CHECKING:
     from enginery.backends.session import Session
@@ -62,6 +62,7 @@ def optimize(
     ranges: Mapping[str, Range] | None = None,
     environments: Mapping[str, str] | None = None,
     simplify: bool = True,
+    limit_s: float = 10.0,
     examples: Sequence[Example] = (),
     spec: OptimizeSpec | None = None,
     progress: Progress | None = None,
@@ -82,6 +83,7 @@ def optimize(
         ranges: of random inputs, by name.
         environments: other interpreters by name, each the path of a Python that has Enginery.
         simplify: whether to simplify the graph first.
+        limit_s: seconds that one candidate is timed at the most.
         examples: name, dtype and shape of each input, as the command line gives them.
         spec: everything above in one, with the limits of verification and benchmark; stands over the arguments.
         progress: told what is going on.
@@ -95,9 +97,17 @@ def optimize(
         OutputError: the engine cannot be written.
 
     Example:
-        >>> import enginery  # doctest: +SKIP
-        >>> result = enginery.optimize("digits.onnx", shapes={"image": "1..8..32x1x8x8"})  # doctest: +SKIP
-        >>> print(result.table)  # doctest: +SKIP
+        >>> import enginery, numpy, onnx_ir, tempfile
+        >>> model = onnx_ir.from_onnx_text('''<ir_version: 8, opset_import: ["": 17]>
+        ... twice (float[batch, 4] x) => (float[batch, 4] y) { y = Add(x, x) }''')
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     result = enginery.optimize(
+        ...         model, shapes={"x": "1..8x4"}, output=f"{folder}/twice.engine", backends=["onnxruntime"],
+        ...         limit_s=0.1,
+        ...     )
+        ...     with result.open() as session:
+        ...         print(result.record.candidates[0].label, session(numpy.ones((2, 4), "float32"))[0, 0])
+        onnxruntime, plain 2.0
     """
     begin = time.monotonic()
     spec = spec or OptimizeSpec(
@@ -109,6 +119,7 @@ def optimize(
         environments=dict(environments or {}),
         simplify=simplify,
         verify=VerifySpec(max_error=max_error),
+        bench=BenchSpec(limit_s=limit_s),
     )
     progress = progress or Progress()
     output = Path(output) if output is not None else _default_output(source)

@@ -16,7 +16,7 @@ LAYERS = (
     ("errors",),
     ("spec", "optional"),
     ("records", "dtypes", "progress"),
-    ("machine", "storage", "processes", "environments", "worker", "worker_loop"),
+    ("machine", "gpu_packages", "storage", "processes", "environments", "worker", "worker_loop"),
     STAGES,
     ("doctor", "jobs", "preparation"),
     ("steps",),

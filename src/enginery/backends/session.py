@@ -37,9 +37,11 @@ class Session:
         diagnose: what the backend's failure probably means and what to do, or None.
 
     Example:
-        >>> import enginery  # doctest: +SKIP
-        >>> with enginery.load("digits.engine") as session:  # doctest: +SKIP
-        ...     scores = session(images)
+        >>> from enginery.backends.null import NullRunner
+        >>> x, y = TensorInfo("x", "float32", ("batch", 2)), TensorInfo("y", "float32", ("batch",))
+        >>> with Session(NullRunner((x,), (y,)), (x,), (y,)) as session:
+        ...     session(np.ones((3, 2), np.float32))
+        array([0., 0., 0.], dtype=float32)
     """
 
     def __init__(
