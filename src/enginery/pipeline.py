@@ -23,6 +23,10 @@ if TYPE_CHECKING:
 __all__ = ["OptimizeResult", "optimize"]
 
 
+_EXPECTED_S = (("export", 5.0), ("simplify", 5.0), ("reference", 5.0), ("candidates", 40.0))
+"""Steps and their seconds for a model of middle size; ``candidates`` stands for those that are listed later."""
+
+
 @dataclass(frozen=True)
 class OptimizeResult:
     """What `optimize` made and found.
@@ -124,6 +128,7 @@ def optimize(
     progress = progress or Progress()
     output = Path(output) if output is not None else _default_output(source)
     storage.refuse_to_replace(output.absolute())
+    progress.plan(*_EXPECTED_S)
     with preparation.scratch_folder(output) as folder:
         prepared = preparation.prepare(
             source, folder, examples=examples, example_inputs=example_inputs, shapes=spec.shapes,
@@ -149,6 +154,7 @@ def _race(prepared: Prepared, cases: CaseSet, spec: OptimizeSpec, folder: Path, 
         [Case(case.name, outputs) for case, outputs in zip(cases.cases, expected, strict=True)], folder / "expected"
     )
     timed = next(case for case in cases.cases if case.name == cases.timed)
+    progress.drop(_EXPECTED_S[-1][0])
     contestants = list_candidates(prepared.graph, describe_machine(), spec, folder=folder)
     in_process = {}
     if prepared.source.framework is not None:

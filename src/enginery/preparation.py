@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from enginery import sources, storage
 from enginery.errors import UsageError
+from enginery.evaluation import REFERENCE_BACKEND, Evaluator
 from enginery.progress import Progress
 from enginery.records import ExportRecord, GraphRecord, ManifestRecord, SimplifyRecord, TensorInfo
-from enginery.spec import BuildSpec, Dim, Example, Option, Shape
+from enginery.spec import Dim, Example, Shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,9 +33,6 @@ __all__ = [
     "reference_outputs",
     "scratch_folder",
 ]
-
-_REFERENCE_BACKEND = "onnxruntime"
-_REFERENCE_OPTIONS: dict[str, Option] = {"optimization": "none"}
 
 
 @dataclass(frozen=True)
@@ -99,17 +96,20 @@ def prepare(
 
     progress = progress or Progress()
     shapes = dict(shapes or {})
-    with progress.step("export"):
-        opened = sources.open_source(source, examples=examples, example_inputs=example_inputs)
-        exported = opened.export(shapes=shapes, opset=opset)
-        plain = folder / "plain.onnx"
-        files.save(exported.graph, plain)
-        graph = apply_shapes(files.load(plain), shapes)
-        limits = index_limits(graph)
     simplified = None
-    if simplify:
-        with progress.step("simplify"):
-            graph, simplified = _simplify(graph, shapes, limits, folder, progress)
+    with Evaluator(folder) as evaluator:
+        with progress.step("export"):
+            opened = sources.open_source(source, examples=examples, example_inputs=example_inputs)
+            exported = opened.export(
+                shapes=shapes, opset=opset, evaluate=lambda model, feeds: evaluator.run(model, [feeds])[0]
+            )
+            plain = folder / "plain.onnx"
+            files.save(exported.graph, plain)
+            graph = apply_shapes(files.load(plain), shapes)
+            limits = index_limits(graph)
+        if simplify:
+            with progress.step("simplify"):
+                graph, simplified = _simplify(graph, shapes, limits, evaluator, progress)
     path = folder / "graph.onnx"
     files.save(graph, path)
     return Prepared(
@@ -196,17 +196,9 @@ def reference_outputs(
     if prepared.source.framework is not None:
         outputs = [prepared.source.run(case.feeds) for case in cases]
         return outputs, f"{prepared.source.label} in {prepared.source.framework}"
-    from enginery.backends import engine as engines
-    from enginery.graph import files
-
-    at = folder / "reference.engine"
-    engine = engines.build(
-        files.load(prepared.plain), BuildSpec(options=_REFERENCE_OPTIONS), at, backend=_REFERENCE_BACKEND
-    )
-    with engine.open() as session:
-        outputs = [session.run(case.feeds) for case in cases]
-    shutil.rmtree(at)
-    return outputs, f"{prepared.source.label} on {_REFERENCE_BACKEND} without optimisation"
+    with Evaluator(folder) as evaluator:
+        outputs = evaluator.run(prepared.plain, [case.feeds for case in cases])
+    return outputs, f"{prepared.source.label} on {REFERENCE_BACKEND} without optimisation"
 
 
 @contextlib.contextmanager
@@ -229,9 +221,8 @@ def scratch_folder(output: Path) -> Iterator[Path]:
 
 
 def _simplify(
-    graph: ir.Model, shapes: Mapping[str, Shape], limits: Mapping[str, Range], folder: Path, progress: Progress
+    graph: ir.Model, shapes: Mapping[str, Shape], limits: Mapping[str, Range], evaluator: Evaluator, progress: Progress
 ) -> tuple[ir.Model, SimplifyRecord]:
-    from enginery.backends import engine as engines
     from enginery.backends.engine import with_profiles
     from enginery.graph.base import tensor_infos
     from enginery.graph.simplify import simplify
@@ -241,17 +232,9 @@ def _simplify(
     cases = [random_case(_small(inputs, more), "min", seed=more, ranges=limits) for more in (0, 1)]
     if _same_shapes(*cases):
         cases = cases[:1]
-
-    def evaluate(candidate: ir.Model) -> list[dict[str, np.ndarray[Any, Any]]]:
-        at = folder / f"simplify-{time.monotonic_ns()}.engine"
-        engine = engines.build(candidate, BuildSpec(options=_REFERENCE_OPTIONS), at, backend=_REFERENCE_BACKEND)
-        try:
-            with engine.open() as session:
-                return [session.run(case.feeds) for case in cases]
-        finally:
-            shutil.rmtree(at)
-
-    return simplify(graph, evaluate=evaluate, say=progress.say)
+    return simplify(
+        graph, evaluate=lambda candidate: evaluator.run(candidate, [case.feeds for case in cases]), say=progress.say
+    )
 
 
 def _with_open_dims(inputs: Sequence[TensorInfo], progress: Progress) -> tuple[TensorInfo, ...]:

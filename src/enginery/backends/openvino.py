@@ -11,7 +11,6 @@ import functools
 import sys
 import tempfile
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +23,7 @@ from enginery.backends.asked import OptionRule, check_options, check_precision_o
 from enginery.backends.base import Availability, Built, Capabilities
 from enginery.backends.elements import from_bytes, is_extended, to_bytes
 from enginery.backends.openvino_errors import diagnose
+from enginery.backends.openvino_layers import count_layers, precision_notes
 from enginery.errors import BuildError, PrecisionError, ProviderError
 from enginery.graph.base import save_model, tensor_infos
 from enginery.machine import cpu_count, describe_machine
@@ -37,16 +37,10 @@ __all__ = ["build", "capabilities", "diagnose", "open", "probe", "variants"]
 
 _ARTEFACT = "model.xml"
 _DEVICE = "CPU"
-_MAX_OPSET = 25
+# OpenVINO names no ceiling and reads a newer opset as its newest: these are the newest schemas inside its frontend.
+_OPSETS = (((2026, 4), 27), ((0, 0), 21))
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _NEEDS_ISA = {"bf16": {"avx512_bf16", "amx_bf16"}, "fp16": {"avx512_fp16", "amx_fp16"}}
-_PRECISION_OF = {"f32": "fp32", "f64": "fp64", "f16": "fp16", "bf16": "bf16"}
-_BYTES = ("i8", "u8")
-_MOVEMENT = frozenset({
-    "Broadcast", "Concatenation", "Const", "Convert", "Gather", "Input", "MemoryInput", "MemoryOutput", "Output", "Pad",
-    "Reorder", "Reshape", "ShapeOf", "Split", "StridedSlice", "Tile", "Transpose", "Unknown",
-})  # fmt: skip
-_INT8_LAYERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNCell", "RNNSeq"})
 _TYPES = {
     "bfloat16": "bf16", "float8e4m3fn": "f8e4m3", "float8e5m2": "f8e5m2", "float8e8m0": "f8e8m0",
     "float4e2m1": "f4e2m1", "int4": "i4", "uint4": "u4", "uint2": "u2",
@@ -68,7 +62,7 @@ def capabilities(machine: MachineRecord, graph: ir.Model | None = None) -> Capab
     A newer opset than the ceiling is read as if it were the ceiling's, which is right for unchanged operators only.
     """
     del graph
-    return Capabilities(precisions=_offered(machine), max_opset=_MAX_OPSET)
+    return Capabilities(precisions=_offered(machine), max_opset=_opset_ceiling())
 
 
 def variants(graph: GraphRecord, machine: MachineRecord) -> tuple[dict[str, Option], ...]:
@@ -105,10 +99,8 @@ def build(graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:
         notes += _bound(model, spec.shapes)
         _library().save_model(model, folder / _ARTEFACT, compress_to_fp16=False)
         del model  # it maps the file that goes with the folder
-    counts = _count_layers(_compile(folder, spec.precision, options))
-    notes += _precision_notes(spec.precision, counts, graph)
-    if any(info.dtype in ("int64", "uint64") for info in inputs):
-        notes.append("OpenVINO computes 64-bit integers in 32 bits on the CPU: larger values come out wrong")
+    counts = count_layers(_compile(folder, spec.precision, options))
+    notes += [*precision_notes(spec.precision, counts, graph), *_graph_notes(inputs, graph)]
     return Built(inputs, outputs, counts, options, tuple(notes))
 
 
@@ -194,6 +186,11 @@ def _core() -> Any:
     return _library().Core()
 
 
+def _opset_ceiling() -> int:
+    version = tuple(int(part) for part in (optional.version("openvino") or "0.0").split(".")[:2])
+    return next(opset for since, opset in _OPSETS if version >= since)
+
+
 def _offered(machine: MachineRecord) -> frozenset[str]:
     return frozenset({"fp32"} | {name for name, isa in _NEEDS_ISA.items() if isa & set(machine.isa)})
 
@@ -247,35 +244,13 @@ def _compile(folder: Path, precision: str, options: Mapping[str, Option]) -> Any
     return compiled
 
 
-def _count_layers(compiled: Any) -> dict[str, int]:
-    """Count the layers that compute in each precision, as the compiled model tells."""
-    found: Counter[str] = Counter()
-    for layer in compiled.get_runtime_model().get_ordered_ops():
-        info = layer.get_rt_info()
-        kind, precision = str(info["layerType"].value), str(info["runtimePrecision"].value)
-        if precision in _PRECISION_OF and kind not in _MOVEMENT:
-            found[_PRECISION_OF[precision]] += 1
-        elif precision in _BYTES and kind in _INT8_LAYERS:
-            found["int8"] += 1
-    return dict(sorted(found.items()))
-
-
-def _precision_notes(precision: str, counts: Mapping[str, int], graph: ir.Model) -> list[str]:
-    """Hold what was built against what was asked for; a graph that itself is half-precision may stay so."""
-    own = {value.dtype.name for node in graph.graph for value in node.outputs if value.dtype is not None}
-    given = (*graph.graph.inputs, *graph.graph.initializers.values())
-    own |= {value.dtype.name for value in given if value.dtype is not None}
-    lower = {"fp16": "FLOAT16", "bf16": "BFLOAT16"}
-    lowered = [f"{counts[name]} in {name}" for name, kind in lower.items() if name in counts and kind not in own]
-    if precision == "fp32" and lowered:
-        raise PrecisionError(
-            f"fp32 was asked for, and OpenVINO compiled layers lower: {', '.join(lowered)}",
-            mend="report this with the graph, and build with another backend",
-        )
-    if precision != "fp32" and not counts.get(precision):
-        built = ", ".join(f"{count} in {name}" for name, count in counts.items()) or "none"
-        return [f"{precision} was asked for, but OpenVINO chose it for no layer (layers: {built})"]
-    return []
+def _graph_notes(inputs: Iterable[TensorInfo], graph: ir.Model) -> list[str]:
+    notes = []
+    if any(info.dtype in ("int64", "uint64") for info in inputs):
+        notes.append("OpenVINO computes 64-bit integers in 32 bits on the CPU: larger values come out wrong")
+    if (opset := graph.opset_imports.get("", 0)) > (ceiling := _opset_ceiling()):
+        notes.append(f"the graph has opset {opset}, and OpenVINO reads it as {ceiling}: changed operators may differ")
+    return notes
 
 
 def _ports(ports: list[Any], infos: tuple[TensorInfo, ...]) -> list[int | None]:

@@ -17,16 +17,24 @@ _MEANINGS = {
     r"No conversion rule found for operations: (?P<ops>[^\n]+)": (
         "OpenVINO {version} does not know {ops}: run: pip install --upgrade openvino, or " + _OTHERWISE
     ),
-    r"(?:Failed to open|[Ee]xternal data|mmap|weights file|Can not read file).*?(?P<file>[\w.-]+\.(?:data|bin))": (
-        "the file of weights {file} is missing or cut short: copy it to the same folder"
+    r"externally stored data in file \((?P<file>[^,)]+)": (
+        "the file of weights {file} is missing or cut short: copy it to the graph's folder"
     ),
-    r"Unable to read the model|can't be parsed|Error during import of ONNX model|not a valid ONNX": (
+    r"weights data in bin file|Incorrect weights in bin": (
+        "model.bin is missing, cut short, or of another model: build the engine again"
+    ),
+    r"Could not open the file": "the file is gone: build the engine again",
+    r"Unable to read the model|can't be parsed|Error during import of ONNX model": (
         "the file is no ONNX model, is cut short, or is not valid: try onnx.checker.check_model on it"
     ),
-    r"While validating ONNX node|Conversion failed|FrontEnd API failed": (
+    r"While validating ONNX node '<Node\((?P<op>\w+)": (
+        "OpenVINO {version} does not read this form of {op}, or the graph is not valid: try onnx.checker.check_model "
+        "on it, or " + _OTHERWISE
+    ),
+    r"Conversion failed|FrontEnd API failed": (
         "OpenVINO {version} does not read this form of an operator: " + _OTHERWISE
     ),
-    r"[Uu]nsupported (?:data|element) type|dynamic rank|data type.*not supported|ParameterMismatch": (
+    r"[Uu]nsupported (?:data |element )?type|dynamic rank|data type.*not supported|ParameterMismatch": (
         "OpenVINO {version} does not take this element type here: " + _OTHERWISE
     ),
     r"bad_alloc|[Cc]annot allocate": "memory ran out: close other programs, or use a smaller shape",
