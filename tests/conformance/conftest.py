@@ -103,7 +103,7 @@ def build(backend, tmp_path):
 
 @pytest.fixture
 def check(backend):
-    """Return a function that compares outputs: names, dtypes and shapes of all backends, values of those that compute."""
+    """Return a function that compares outputs: names, dtypes, shapes; and values, of backends that compute."""
 
     def compare(found, **expected):
         assert list(found) == list(expected)

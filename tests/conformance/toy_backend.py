@@ -46,6 +46,7 @@ def build(graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:
 
 
 def open(folder: Path, manifest: ManifestRecord, options: Mapping[str, Option]) -> Runner:  # noqa: A001
+    """Read the graph."""
     check_options({}, options)
     return ToyRunner(folder, tuple(info.name for info in manifest.outputs))
 

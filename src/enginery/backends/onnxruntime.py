@@ -111,7 +111,7 @@ def open(folder: Path, manifest: ManifestRecord, options: Mapping[str, Option]) 
     """
     values = _options(manifest.options, options)
     session = _open_session(folder, values, _FATAL)
-    mode = ", parallel" if values["execution_mode"] == "parallel" else ""
+    mode = ", parallel" if session.get_session_options().execution_mode.name == "ORT_PARALLEL" else ""
     threads = values["threads"]
     placement = f"{session.get_providers()[0]}, {threads} thread{'s' if threads != 1 else ''}{mode}"
     if any(is_extended(info.dtype) for info in (*manifest.inputs, *manifest.outputs)):

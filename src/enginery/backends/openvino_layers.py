@@ -1,0 +1,66 @@
+"""In which precision OpenVINO compiled each layer, and whether that is what was asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from enginery.errors import PrecisionError
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["count_layers", "precision_notes"]
+
+_PRECISION_OF = {"f32": "fp32", "f64": "fp64", "f16": "fp16", "bf16": "bf16"}
+_BYTES = ("i8", "u8")
+_MOVEMENT = frozenset({
+    "Broadcast", "Concatenation", "Const", "Convert", "Gather", "Input", "MemoryInput", "MemoryOutput", "Output", "Pad",
+    "Reorder", "Reshape", "ShapeOf", "Split", "StridedSlice", "Tile", "Transpose", "Unknown",
+})  # fmt: skip
+_INT8_LAYERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNCell", "RNNSeq"})
+
+
+def count_layers(compiled: Any) -> dict[str, int]:
+    """Count the layers that compute in each precision, as the compiled model tells."""
+    found: Counter[str] = Counter()
+    for layer in compiled.get_runtime_model().get_ordered_ops():
+        info = layer.get_rt_info()
+        kind, precision = str(info["layerType"].value), str(info["runtimePrecision"].value)
+        if precision in _PRECISION_OF and kind not in _MOVEMENT:
+            found[_PRECISION_OF[precision]] += 1
+        elif precision in _BYTES and kind in _INT8_LAYERS:
+            found["int8"] += 1
+    return dict(sorted(found.items()))
+
+
+def precision_notes(precision: str, counts: Mapping[str, int], graph: ir.Model) -> list[str]:
+    """Hold what was built against what was asked for; a graph that itself is half-precision may stay so."""
+    own = _types(graph)
+    lower = {"fp16": "FLOAT16", "bf16": "BFLOAT16"}
+    lowered = [f"{counts[name]} in {name}" for name, kind in lower.items() if name in counts and kind not in own]
+    if precision == "fp32" and lowered:
+        raise PrecisionError(
+            f"fp32 was asked for, and OpenVINO compiled layers lower: {', '.join(lowered)}",
+            mend="report this with the graph, and build with another backend",
+        )
+    if precision != "fp32" and not counts.get(precision):
+        built = ", ".join(f"{count} in {name}" for name, count in counts.items()) or "none"
+        return [f"{precision} was asked for, but OpenVINO chose it for no layer (layers: {built})"]
+    return []
+
+
+def _types(graph: ir.Model) -> set[str]:
+    """Return every element type a graph names: those of its tensors, and those its operators make by attribute."""
+    import onnx_ir as ir
+
+    values = list(graph.graph.inputs)
+    numbers = []
+    for node in ir.traversal.RecursiveGraphIterator(graph.graph):
+        values += [value for value in (*node.inputs, *node.outputs) if value is not None]
+        numbers += [
+            node.attributes[name].as_int() for name in ("to", "dtype", "output_dtype") if name in node.attributes
+        ]
+        numbers += [item.as_tensor().dtype for item in node.attributes.values() if item.type == ir.AttributeType.TENSOR]
+    return {value.dtype.name for value in values if value.dtype is not None} | {ir.DataType(n).name for n in numbers}
