@@ -271,7 +271,7 @@ def inspect(path: str | Path) -> ManifestRecord | GraphRecord:
 
 def doctor() -> DoctorRecord:
     """Say what is here, what is missing, and the line that mends it."""
-    from enginery.doctor import examine
+    from enginery.checkup import examine
 
     return examine()
 

@@ -18,7 +18,7 @@ LAYERS = (
     ("records", "dtypes", "progress"),
     ("machine", "gpu_packages", "storage", "processes", "environments", "worker", "worker_loop"),
     STAGES,
-    ("doctor", "jobs"),
+    ("checkup", "jobs"),
     ("evaluation",),
     ("preparation",),
     ("steps",),
@@ -122,7 +122,7 @@ def test_names_live_in_their_table(path):
         strings = {item.value for item in items if isinstance(item, ast.Constant)}
         for home, names in tables.items():
             listed = strings & names
-            allowed = name_of(path) in (home, "machine.py", "doctor.py") or len(listed) < 2
+            allowed = name_of(path) in (home, "machine.py", "checkup.py") or len(listed) < 2
             where = f"{name_of(path)}:{getattr(node, 'lineno', 0)}"
             assert allowed, f"{where} lists {sorted(listed)}: derive them from the table in {home}"
 

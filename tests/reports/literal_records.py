@@ -80,7 +80,8 @@ LONG_REASON = (
 def row(label: str, status: str, reason: str = "", **changes: object) -> CandidateRecord:
     """Return one candidate; `changes` replace its fields."""
     fields: dict[str, object] = {
-        "label": label, "role": "candidate", "backend": label.split(maxsplit=1)[0], "environment": "here", "precision": "fp32",
+        "label": label, "role": "candidate", "backend": label.split(maxsplit=1)[0], "environment": "here",
+        "precision": "fp32",
         "options": {}, "status": status, "reason": reason, "build": build(), "verify": verify(2.1e-7),
         "bench": bench(20.0),
     }  # fmt: skip

@@ -8,7 +8,6 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import click as plain_click
 import rich_click as click
@@ -20,6 +19,7 @@ from enginery.errors import INTERRUPTED_EXIT_CODE, EngineryError, UnknownNameErr
 __all__ = ["Invocation", "main", "main_inner"]
 
 DEBUG_VARIABLE = "ENGINERY_DEBUG"
+_COMPLETE_VARIABLE = "_ENGINERY_COMPLETE"
 _DEFECT_EXIT_CODE = 1
 _BROKEN_PIPE_EXIT_CODE = 141
 
@@ -50,16 +50,20 @@ class NearestGroup(click.RichGroup):
         return list(self.commands)
 
 
-@click.group(cls=NearestGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=NearestGroup, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, message="enginery %(version)s")
 @click.option("--verbose", is_flag=True, help=f"Show the traceback of an error; {DEBUG_VARIABLE}=1 does the same.")
-@click.pass_obj
-def enginery(invocation: Invocation, *, verbose: bool) -> None:
+@click.pass_context
+def enginery(context: click.Context, *, verbose: bool) -> None:
     """Turn a trained model into an inference engine that is fast, verified and explained.
 
     Start with: enginery optimize model.onnx
     """
-    invocation.verbose = verbose
+    invocation: Invocation = context.obj
+    invocation.verbose = invocation.verbose or verbose
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        context.exit(UsageError.exit_code)
 
 
 for _command in (optimize, export, build, inspect, run, verify, bench, doctor, view):
@@ -74,12 +78,16 @@ def main_inner(argv: Sequence[str], invocation: Invocation | None = None) -> int
         invocation: filled with what the outermost options ask for.
 
     Returns:
-        The exit code of help, version and finished commands: 0.
+        0 for help, version and finished commands; 2 where no command was named.
     """
-    returned: Any = enginery.main(
-        list(argv), prog_name="enginery", standalone_mode=False, obj=invocation or Invocation()
-    )
-    return returned if isinstance(returned, int) else 0
+    if _COMPLETE_VARIABLE in os.environ:
+        enginery.main(list(argv), prog_name="enginery")  # answers the shell, and leaves
+    try:
+        with enginery.make_context("enginery", list(argv), obj=invocation or Invocation()) as context:
+            enginery.invoke(context)
+    except plain_click.exceptions.Exit as left:
+        return left.exit_code
+    return 0
 
 
 def main(argv: Sequence[str] | None = None) -> int:
