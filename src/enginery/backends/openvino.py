@@ -235,12 +235,12 @@ def _compile(folder: Path, precision: str, options: Mapping[str, Option]) -> Any
         "NUM_STREAMS": int(options["streams"]),
     }
     compiled = _core().compile_model(_core().read_model(folder / _ARTEFACT), _DEVICE, asked)
-    found = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
-    if found != hint:
-        raise PrecisionError(f"OpenVINO took {found} where {hint} was asked for", mend="ask for fp32")
     if (devices := compiled.get_property("EXECUTION_DEVICES")) != [_DEVICE]:
         message = f"the CPU was asked for, but OpenVINO would run on {', '.join(devices)}"
         raise ProviderError(message, mend="unset OpenVINO's device settings in the environment")
+    found = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
+    if found != hint:
+        raise PrecisionError(f"OpenVINO took {found} where {hint} was asked for", mend="ask for fp32")
     return compiled
 
 
