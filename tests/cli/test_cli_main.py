@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 import subprocess
 import sys
 
@@ -194,3 +196,38 @@ def test_a_terminal_without_unicode_is_no_error():
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
     assert (done.stdout, done.stderr) == ("1.0 +-0.1 -- ?\n", "")
+
+
+def test_what_the_library_logs_is_loud(monkeypatch, capsys):
+    """A warning of the library's logger is a note on stderr, once, and the logger is left as it was."""
+    log = logging.getLogger("enginery")
+    before = (list(log.handlers), log.propagate)
+
+    def inspect(_path):
+        log.warning("look at %s", "this")
+        raise errors.GraphError("no")
+
+    monkeypatch.setattr(steps, "inspect", inspect)
+    for _ in range(2):
+        assert main(["inspect", "x"]) == 20
+        assert capsys.readouterr().err == "note: look at this\nerror: no\n"
+    assert (list(log.handlers), log.propagate) == before
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals are POSIX's")
+def test_ctrl_c_in_the_middle_of_work_leaves_nothing(tmp_path, small_model):
+    """A real interrupt during `optimize` ends with 130 and one line, and leaves no file behind."""
+    import onnx_ir as ir
+
+    ir.save(small_model, tmp_path / "small.onnx")
+    before = sorted(tmp_path.iterdir())
+    command = [sys.executable, "-m", "enginery", "optimize", "small.onnx", "-o", "out.engine", "--time-limit", "50"]
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if "build" in line:
+                process.send_signal(signal.SIGINT)
+                break
+        out, said = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    assert said.splitlines()[-1] == "interrupted; nothing was written"
+    assert sorted(tmp_path.iterdir()) == before

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import click as plain_click
@@ -101,9 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         other error the code of its class (`enginery.errors` lists them).
     """
     invocation = Invocation(verbose=bool(os.environ.get(DEBUG_VARIABLE)))
-    _send_loud_lines_to_stderr()
     try:
-        return main_inner(sys.argv[1:] if argv is None else argv, invocation)
+        with _loud_lines():
+            return main_inner(sys.argv[1:] if argv is None else argv, invocation)
     except EngineryError as error:
         return _tell(error.message, error.mend, error.exit_code, invocation)
     except click.ClickException as error:
@@ -148,14 +148,28 @@ def _leave_broken_pipe() -> int:
     return _BROKEN_PIPE_EXIT_CODE
 
 
-def _send_loud_lines_to_stderr() -> None:
-    """Show what the library says to its logger, where no progress listens."""
-    log = logging.getLogger("enginery")
-    if not log.handlers:
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("note: %(message)s"))
-        log.addHandler(handler)
-        log.propagate = False
+class LoudLines(logging.Handler):
+    """Shows what the library says to its logger, where no progress listens.
+
+    It looks stderr up for each line, for a progress bar puts itself in its place while it is drawn.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write one line."""
+        print(f"note: {record.getMessage()}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _loud_lines() -> Iterator[None]:
+    log, handler = logging.getLogger("enginery"), LoudLines(logging.WARNING)
+    propagated = log.propagate
+    log.addHandler(handler)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(handler)
+        log.propagate = propagated
 
 
 if __name__ == "__main__":

@@ -23,10 +23,11 @@ _ASCII = str.maketrans({"±": "+-", "─": "-"})
 @contextlib.contextmanager
 def working() -> Iterator[Progress]:
     """Show progress on stderr, and keep stdout for the result, while the block works."""
-    with to_stderr(), contextlib.closing(progress_for(sys.stderr)) as progress:
+    with contextlib.closing(progress_for(sys.stderr)) as progress:
         if isinstance(progress, TerminalProgress):
             progress.start()
-        yield progress
+        with to_stderr():
+            yield progress
 
 
 @contextlib.contextmanager
