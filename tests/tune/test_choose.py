@@ -83,11 +83,20 @@ def test_all_bounds_that_are_broken_are_told():
 def test_overlapping_intervals_are_no_difference():
     """The lower median is preferred, and both rows say how little it means."""
     tie = "not significantly different: the confidence intervals of the medians overlap"
-    told, chosen = decide(row("a", 1.01), row("b", 1.0), row("c", 1.5))
+    told, chosen = decide(row("a", 1.015), row("b", 1.0), row("c", 1.5))
     assert chosen == "b"
-    assert told["a"] == ("accepted", f"1.01x slower than b, {tie}")
+    assert told["a"] == ("accepted", f"1.5 % slower than b, {tie}")
     assert told["b"] == ("chosen", f"lowest p50 of 3 acceptable candidates; a: {tie}")
     assert told["c"] == ("accepted", "1.50x slower than b")
+
+
+@pytest.mark.parametrize("objective", ["latency", "throughput"])
+def test_less_than_one_percent_is_no_gap(objective):
+    """Of candidates as good as the best, the one listed first is chosen, and the reasons say by how little."""
+    told, chosen = decide(row("plain", 1.004, half=0.001), row("@old", 1.0, half=0.001), objective=objective)
+    assert chosen == "plain"
+    assert told["plain"] == ("chosen", "as good as @old (0.4 % slower), and plainer")
+    assert told["@old"][0] == "accepted"
 
 
 def test_throughput_counts_rows():

@@ -11,6 +11,8 @@ from enginery.spec import OptimizeSpec
 
 __all__ = ["choose", "refusal"]
 
+_NO_GAP = 0.01
+_MULTIPLE = 1.1
 _TIED = "not significantly different: the confidence intervals of the medians overlap"
 
 
@@ -19,8 +21,9 @@ def choose(records: Sequence[CandidateRecord], spec: OptimizeSpec) -> tuple[tupl
 
     A candidate is acceptable where it was built, verified and timed, passed its verification and is within
     ``max_latency_ms``. Of these the objective decides: the lowest median (``latency``), the most rows for each second
-    (``throughput``), or the smallest files (``size``; of equals, the lower median). Where the 95 % confidence
-    intervals of two medians overlap, the lower median is preferred all the same, and the reason says so.
+    (``throughput``), or the smallest files (``size``; of equals, the lower median). A gap of less than 1 % is no
+    gap: of those so close to the best, the one that is listed first is chosen, which is the plainest, in this
+    environment. Where the 95 % confidence intervals of two medians overlap, the reasons say so.
 
     Args:
         records: rows as `enginery.tune.race` leaves them; failed ones and baselines keep what they have.
@@ -36,7 +39,8 @@ def choose(records: Sequence[CandidateRecord], spec: OptimizeSpec) -> tuple[tupl
     ranked = sorted((row for row in judged if row.status == "accepted"), key=lambda row: _score(row, spec.objective))
     if not ranked:
         raise _nothing_left(judged)
-    best = ranked[0]
+    best = _plainest(ranked, judged, spec.objective)
+    ranked = [best, *(row for row in ranked if row is not best)]
     reasons = {best.label: _why_chosen(best, ranked, spec.objective)}
     reasons |= {row.label: _why_not(row, best, spec.objective) for row in ranked[1:]}
     final = [replace(row, reason=reasons.get(row.label, row.reason)) for row in judged]
@@ -66,12 +70,24 @@ def _score(row: CandidateRecord, objective: str) -> tuple[float, float]:
     return first, bench.p50_ms
 
 
+def _plainest(ranked: Sequence[CandidateRecord], listed: Sequence[CandidateRecord], objective: str) -> CandidateRecord:
+    """Return the best, or the first listed of those that are as good as the best."""
+    if objective == "size":
+        return ranked[0]
+    limit_ms = _bench(ranked[0]).p50_ms * (1 + _NO_GAP)
+    close = [row for row in ranked if _bench(row).p50_ms <= limit_ms]
+    return next(row for row in listed if row in close)
+
+
 def _why_chosen(best: CandidateRecord, ranked: Sequence[CandidateRecord], objective: str) -> str:
     what = {"latency": "lowest p50", "throughput": "highest throughput", "size": "smallest"}[objective]
     if len(ranked) == 1:
         return "the only acceptable candidate"
     tied = [row.label for row in ranked[1:] if objective != "size" and _overlap(_bench(row), _bench(best))]
+    first = min(ranked, key=lambda row: _score(row, objective))
     said = f"{what} of {len(ranked)} acceptable candidates"
+    if first is not best:
+        said = f"as good as {first.label} ({_slower(best, first)}), and plainer"
     return f"{said}; {', '.join(tied)}: {_TIED}" if tied else said
 
 
@@ -82,7 +98,15 @@ def _why_not(row: CandidateRecord, best: CandidateRecord, objective: str) -> str
     tied = f", {_TIED}" if _overlap(own, others) else ""
     if objective == "throughput":
         return f"{own.throughput / others.throughput:.2f}x the throughput of {best.label}{tied}"
-    return f"{own.p50_ms / others.p50_ms:.2f}x slower than {best.label}{tied}"
+    return f"{_slower(row, best)} than {best.label}{tied}"
+
+
+def _slower(row: CandidateRecord, other: CandidateRecord) -> str:
+    """Say how much slower a row is: in percent where the gap is small, as a multiple where it is not."""
+    ratio = _bench(row).p50_ms / _bench(other).p50_ms
+    if ratio >= _MULTIPLE:
+        return f"{ratio:.2f}x slower"
+    return f"{100 * abs(ratio - 1):.1f} % {'slower' if ratio >= 1 else 'faster'}"
 
 
 def _overlap(one: BenchRecord, other: BenchRecord) -> bool:
