@@ -79,7 +79,7 @@ def open_engine(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str
 def verify(state: dict[str, Any], arguments: Mapping[str, Any]) -> VerifyRecord:
     """Compare the opened engine with the outputs in the folder ``expected``, on the inputs in the folder ``cases``."""
     from enginery.inputs.base import load_cases
-    from enginery.verify.compare import compare
+    from enginery.verification.compare import compare
 
     expected = {case.name: case.feeds for case in load_cases(Path(arguments["expected"]))}
     cases = load_cases(Path(arguments["cases"]))
@@ -103,7 +103,7 @@ def first(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]
 
 def time_calls(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Warm up for ``warmup_ms``, then time calls for ``seconds`` and at least ``min_calls`` times."""
-    from enginery.bench.clock import sample, warm_up
+    from enginery.benchmark.clock import sample, warm_up
 
     session, feeds = _session(state), _feeds(state, arguments)
     warm_up(lambda: session.run(feeds), arguments["warmup_ms"])

@@ -26,7 +26,7 @@ _ISA = (
     "sse4_2", "avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_tile", "amx_bf16",
     "amx_int8", "asimd", "asimdhp", "asimddp", "i8mm", "bf16", "sve",
 )  # fmt: skip
-_SMI_FIELDS = "name,memory.total,driver_version,compute_cap"
+_SMI_FIELDS = ("name", "memory.total", "driver_version", "compute_cap")
 
 
 @functools.cache
@@ -95,12 +95,13 @@ def _gpus() -> tuple[tuple[str, ...], str | None]:
         return (), None
     try:
         found = subprocess.run(  # noqa: S603 - the driver's own tool
-            [tool, f"--query-gpu={_SMI_FIELDS}", "--format=csv,noheader"],
+            [tool, f"--query-gpu={','.join(_SMI_FIELDS)}", "--format=csv,noheader"],
             capture_output=True, text=True, timeout=10, check=False,
         )  # fmt: skip
     except (OSError, subprocess.TimeoutExpired):
         return (), None
-    rows = [[part.strip() for part in line.split(",")] for line in found.stdout.splitlines() if line.count(",") == 3]
+    split = [[part.strip() for part in line.split(",")] for line in found.stdout.splitlines()]
+    rows = [parts for parts in split if len(parts) == len(_SMI_FIELDS)]
     gpus = tuple(f"{name}, {memory}, compute capability {capability}" for name, memory, _, capability in rows)
     return gpus, rows[0][2] if rows else None
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from enginery.backends.session import Session
     from enginery.inputs.base import Range
     from enginery.preparation import CaseSet, Prepared
-    from enginery.tune.race import Race
+    from enginery.tuning.race import Race
 
 __all__ = ["OptimizeResult", "optimize"]
 
@@ -144,8 +144,8 @@ def optimize(
 def _race(prepared: Prepared, cases: CaseSet, spec: OptimizeSpec, folder: Path, progress: Progress) -> Race:
     """Build, verify and time every candidate beside the baselines, and choose one."""
     from enginery.inputs.base import Case, save_cases
-    from enginery.tune.candidates import list_candidates
-    from enginery.tune.race import race
+    from enginery.tuning.candidates import list_candidates
+    from enginery.tuning.race import race
 
     with progress.step("reference"):
         expected, reference = preparation.reference_outputs(prepared, cases.cases, folder)

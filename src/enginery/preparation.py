@@ -119,7 +119,7 @@ def prepare(
         plain=plain,
         path=path,
         graph=replace(summarise(graph, shapes), sha256=files.hash_model(path)),
-        inputs=_with_open_dims(with_profiles(tensor_infos(graph.graph.inputs), shapes), progress),
+        inputs=_with_open_dims(with_profiles(tensor_infos(graph.graph.inputs), shapes), progress.say),
         outputs=tensor_infos(graph.graph.outputs),
         index_limits=limits,
     )
@@ -171,7 +171,7 @@ def bench_case(
     from enginery.inputs.recorded import load_data
 
     (label, first), *others = manifests.items()
-    inputs = _with_open_dims(first.inputs, Progress())
+    inputs = _with_open_dims(first.inputs)
     for other, manifest in others:
         if [(info.name, info.dtype) for info in manifest.inputs] != [(info.name, info.dtype) for info in first.inputs]:
             raise UsageError(
@@ -228,7 +228,7 @@ def _simplify(
     from enginery.graph.simplify import simplify
     from enginery.inputs.generated import random_case
 
-    inputs = _with_open_dims(with_profiles(tensor_infos(graph.graph.inputs), shapes), Progress())
+    inputs = _with_open_dims(with_profiles(tensor_infos(graph.graph.inputs), shapes))
     cases = [random_case(_small(inputs, more), "min", seed=more, ranges=limits) for more in (0, 1)]
     if _same_shapes(*cases):
         cases = cases[:1]
@@ -237,12 +237,14 @@ def _simplify(
     )
 
 
-def _with_open_dims(inputs: Sequence[TensorInfo], progress: Progress) -> tuple[TensorInfo, ...]:
+def _with_open_dims(
+    inputs: Sequence[TensorInfo], say: Callable[[str], None] = lambda _: None
+) -> tuple[TensorInfo, ...]:
     """Give a dynamic first axis that nobody sized the sizes 1 and 2 to be tried at; refuse to guess any other."""
-    return tuple(info if info.profile is not None else _opened(info, progress) for info in inputs)
+    return tuple(info if info.profile is not None else _opened(info, say) for info in inputs)
 
 
-def _opened(info: TensorInfo, progress: Progress) -> TensorInfo:
+def _opened(info: TensorInfo, say: Callable[[str], None]) -> TensorInfo:
     if info.shape is None:
         return info
     unsized = [axis for axis, dim in enumerate(info.shape) if isinstance(dim, str)]
@@ -253,7 +255,7 @@ def _opened(info: TensorInfo, progress: Progress) -> TensorInfo:
             f"input {info.name!r} has dynamic axes {names} and no sizes for them",
             mend=f"say which sizes to build, verify and time, for example --shapes {info.name}={shown}",
         )
-    progress.say(
+    say(
         f"input {info.name!r} has a dynamic axis 0 and no sizes for it: verified at 1 and 2, timed at 1; "
         f"give --shapes {info.name}={shown} for others"
     )

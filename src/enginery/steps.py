@@ -63,6 +63,7 @@ def export(
     if output.suffix != ".onnx":
         raise UsageError(f"{output} is no name for an ONNX file", mend=f"name it {output.with_suffix('.onnx')}")
     progress = progress or Progress()
+    progress.plan(("export", 5.0), *([("simplify", 5.0)] if simplify else []))
     with scratch_folder(output) as folder:
         prepared = prepare(
             source, folder, examples=examples, example_inputs=example_inputs, shapes=shapes, opset=opset,
@@ -112,6 +113,7 @@ def build(
 
     output = Path(output)
     progress = progress or Progress()
+    progress.plan(("export", 5.0), *([("simplify", 5.0)] if simplify else []), (f"build {backend}", 3.0))
     if check_precision(precision) == "best":
         raise UsageError("one engine has one precision, not 'best'", mend="use `optimize`, or name a precision")
     backends.get_available(backend)
@@ -156,10 +158,11 @@ def verify(
         The record, whether or not it passed.
     """
     from enginery.backends import engine as engines
-    from enginery.verify.compare import compare
+    from enginery.verification.compare import compare
 
     spec = spec or VerifySpec()
     progress = progress or Progress()
+    progress.plan(("export", 5.0), ("reference", 5.0), ("verify", 5.0))
     loaded = engines.load(engine)
     shapes = {info.name: info.profile for info in loaded.manifest.inputs if info.profile is not None}
     with tempfile.TemporaryDirectory(prefix="enginery-") as name:
@@ -201,7 +204,7 @@ def bench(
         A record for each engine, by the folder's name; written into the engine's manifest as well.
     """
     from enginery.inputs.base import save_cases
-    from enginery.tune.race import time_engines
+    from enginery.tuning.race import time_engines
 
     if at not in ("min", "opt", "max"):
         raise UnknownNameError.from_choices("end of the profile", at, ("min", "opt", "max"))

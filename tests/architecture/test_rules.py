@@ -11,7 +11,9 @@ import pytest
 from enginery import backends, sources
 
 SOURCE = Path(backends.__file__).parents[1]
-STAGES = ("sources", "graph", "backends", "inputs", "verify", "bench", "tune", "tasks", "deploy", "reports")
+STAGES = (
+    "sources", "graph", "backends", "inputs", "verification", "benchmark", "tuning", "tasks", "deployment", "reports",
+)  # fmt: skip
 LAYERS = (
     ("errors",),
     ("spec", "optional"),

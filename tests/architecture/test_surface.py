@@ -7,6 +7,7 @@ import inspect
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,13 @@ def test_public_names_are_what_is_exported():
     text = inspect.getsource(enginery)
     for name in enginery._HOMES:
         assert f"import {name} as {name}" in text, f"add `import {name} as {name}` for the type checker"
+
+
+def test_no_public_name_is_also_a_module():
+    """A submodule would take the place of a lazy function of the same name when it is first imported."""
+    root = Path(enginery.__file__).parent
+    modules = {path.stem for path in root.glob("*.py")} | {path.name for path in root.iterdir() if path.is_dir()}
+    assert not modules & set(enginery.__all__), "rename the module: modules are nouns, functions are verbs"
 
 
 def test_unknown_name_is_an_attribute_error():
@@ -75,8 +83,6 @@ def test_errors_survive_a_process_border(name):
 
 def test_modules_say_what_they_export():
     """Every public module lists its names, and the names exist."""
-    from pathlib import Path
-
     root = Path(enginery.__file__).parent
     for path in root.rglob("*.py"):
         dotted = ".".join(("enginery", *path.relative_to(root).with_suffix("").parts))

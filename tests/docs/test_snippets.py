@@ -68,7 +68,7 @@ def test_links_lead_somewhere(page):
 @pytest.mark.slow
 def test_setup_from_a_clean_clone(tmp_path):
     """The README's set-up commands work in a clean clone with nothing but Python, make and pip."""
-    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(tmp_path / "enginery")], check=True)
+    subprocess.run([shutil.which("git"), "clone", "--quiet", str(ROOT), str(tmp_path / "enginery")], check=True)
     for _, body in blocks("README.md", "shell"):
         script = "\n".join(line for line in body.splitlines() if not line.startswith(("git clone", "cd ", "make test")))
-        subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=tmp_path / "enginery", check=True)
+        subprocess.run([shutil.which("bash"), "-euo", "pipefail", "-c", script], cwd=tmp_path / "enginery", check=True)

@@ -40,7 +40,7 @@ class Entry:
 
 def call_timer(call: Callable[[], object]) -> Timer:
     """Return the timer of a function in this process."""
-    from enginery.bench.clock import sample, warm_up
+    from enginery.benchmark.clock import sample, warm_up
 
     def timer(warmup_ms: float, seconds: float, min_calls: int) -> list[float]:
         warm_up(call, warmup_ms)
@@ -82,9 +82,9 @@ def time_in_turns(
     Returns:
         For each label its record, or the error that ended it. All share one record of the machine's load.
     """
-    from enginery.bench.load import LoadWatch
-    from enginery.bench.summary import summarise
-    from enginery.bench.turns import take_turns
+    from enginery.benchmark.load import LoadWatch
+    from enginery.benchmark.summary import summarise
+    from enginery.benchmark.turns import take_turns
 
     watch = LoadWatch(pids)
     found = take_turns({label: entry.timer for label, entry in entries.items()}, spec, on_turn=on_turn)

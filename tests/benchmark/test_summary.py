@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from enginery.bench.summary import is_stable, median_interval, percentile, rule_text, summarise
+from enginery.benchmark.summary import is_stable, median_interval, percentile, rule_text, summarise
 from enginery.spec import BenchSpec
 
 SPEC = BenchSpec(min_samples=20, min_turns=3, stable_within=0.01)

@@ -20,8 +20,8 @@ from enginery.graph import files
 from enginery.inputs.base import Case, save_cases
 from enginery.progress import Progress
 from enginery.spec import BenchSpec, OptimizeSpec, parse_shapes
-from enginery.tune import lane, race
-from enginery.tune.candidates import Contestant
+from enginery.tuning import lane, race
+from enginery.tuning.candidates import Contestant
 from enginery.worker import Worker
 
 BENCH = BenchSpec(warmup_ms=2, turn_ms=5, min_samples=3, min_turns=2, stable_within=10, limit_s=0.5)
@@ -246,8 +246,8 @@ def test_a_real_interrupt_leaves_nothing(course):
         import functools
         from pathlib import Path
         from enginery.spec import OptimizeSpec
-        from enginery.tune import lane, race
-        from enginery.tune.candidates import Contestant
+        from enginery.tuning import lane, race
+        from enginery.tuning.candidates import Contestant
         from enginery.worker import Worker
         lane.Worker = functools.partial(Worker, entry=("-c", {BAD_BUILD!r}))
         paths = dict(zip({PATHS!r}, map(Path, {[str(course[name]) for name in PATHS]!r})))

@@ -11,7 +11,7 @@ from enginery.errors import InputError
 from enginery.inputs.base import Case, Which, resolve_shapes
 from enginery.records import CheckRecord, TensorInfo
 from enginery.spec import VerifySpec
-from enginery.verify.metrics import measure_all
+from enginery.verification.metrics import measure_all
 
 if TYPE_CHECKING:
     from enginery.backends.base import Session

@@ -13,7 +13,7 @@ from enginery.inputs.base import Case
 from enginery.inputs.generated import random_case
 from enginery.records import TensorInfo
 from enginery.spec import Shape, VerifySpec
-from enginery.verify.compare import compare
+from enginery.verification.compare import compare
 
 X = TensorInfo("x", "float32", ("batch", 4), Shape.parse("1..4..8x4"))
 Y = TensorInfo("y", "float32", ("batch", 3))

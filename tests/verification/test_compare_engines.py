@@ -9,7 +9,7 @@ from enginery.backends import engine as engines
 from enginery.inputs.base import Case, load_cases, save_cases
 from enginery.inputs.generated import describe, random_case
 from enginery.spec import BuildSpec, Shape, VerifySpec
-from enginery.verify.compare import compare
+from enginery.verification.compare import compare
 
 
 @pytest.fixture

@@ -11,8 +11,8 @@ import numpy as np
 from enginery.inputs.base import Case, dim_name
 from enginery.records import CheckRecord, TensorInfo
 from enginery.spec import VerifySpec
-from enginery.verify.consistency import feed_shape, first_line, preferred
-from enginery.verify.metrics import measure_all
+from enginery.verification.consistency import feed_shape, first_line, preferred
+from enginery.verification.metrics import measure_all
 
 if TYPE_CHECKING:
     from enginery.backends.base import Session

@@ -5,8 +5,8 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping
 
-from enginery.bench.base import Timer
-from enginery.bench.summary import is_stable
+from enginery.benchmark.base import Timer
+from enginery.benchmark.summary import is_stable
 from enginery.errors import EngineryError
 from enginery.spec import BenchSpec
 

@@ -12,7 +12,7 @@ from enginery.errors import EnvironmentSetupError, UnknownNameError
 from enginery.machine import describe_machine
 from enginery.records import GraphRecord
 from enginery.spec import OptimizeSpec
-from enginery.tune.candidates import arrange_candidates, list_candidates
+from enginery.tuning.candidates import arrange_candidates, list_candidates
 
 GRAPH = GraphRecord("g", (), (), 1, {}, 0, 0, None, {"": 17}, 8, "", ())
 

@@ -26,7 +26,7 @@ def choose(records: Sequence[CandidateRecord], spec: OptimizeSpec) -> tuple[tupl
     environment. Where the 95 % confidence intervals of two medians overlap, the reasons say so.
 
     Args:
-        records: rows as `enginery.tune.race` leaves them; failed ones and baselines keep what they have.
+        records: rows as `enginery.tuning.race` leaves them; failed ones and baselines keep what they have.
         spec: the objective and its bounds.
 
     Returns:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from enginery.backends.base import Feeds, Session
-from enginery.bench.base import Entry, call_timer, time_in_turns
+from enginery.benchmark.base import Entry, call_timer, time_in_turns
 from enginery.errors import EngineryError
 from enginery.records import BenchRecord
 from enginery.spec import BenchSpec

@@ -25,7 +25,7 @@ import numpy as np
 from enginery.dtypes import dtype_name, is_float
 from enginery.errors import UnknownNameError
 from enginery.records import OutputRecord
-from enginery.verify.norms import CHUNK, Array, find_extent, find_norms
+from enginery.verification.norms import CHUNK, Array, find_extent, find_norms
 
 __all__ = ["Difference", "measure", "measure_all"]
 

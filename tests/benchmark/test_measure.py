@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from enginery.backends import engine
-from enginery.bench.measure import measure
+from enginery.benchmark.measure import measure
 from enginery.errors import InputNameError
 from enginery.spec import BenchSpec, BuildSpec, parse_shapes
 

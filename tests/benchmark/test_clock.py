@@ -6,7 +6,7 @@ import gc
 
 import pytest
 
-from enginery.bench.clock import sample, warm_up
+from enginery.benchmark.clock import sample, warm_up
 
 
 class FakeClock:

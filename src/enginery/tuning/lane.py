@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from enginery.bench.base import Entry
+from enginery.benchmark.base import Entry
 from enginery.errors import EngineryError
 from enginery.machine import free_memory_bytes
 from enginery.records import BuildRecord, ManifestRecord, VerifyRecord, from_plain
 from enginery.spec import BuildSpec, OptimizeSpec
-from enginery.tune.candidates import Contestant
+from enginery.tuning.candidates import Contestant
 from enginery.worker import Worker
 
 __all__ = ["Course", "Lane"]

@@ -7,7 +7,7 @@ import pytest
 from enginery.errors import NoCandidateError
 from enginery.records import BenchRecord, BuildRecord, CandidateRecord, CheckRecord, VerifyRecord
 from enginery.spec import OptimizeSpec
-from enginery.tune.choose import choose
+from enginery.tuning.choose import choose
 
 
 def bench(p50_ms, half=0.01):

@@ -13,10 +13,10 @@ from enginery.errors import UsageError
 from enginery.inputs.base import Case
 from enginery.records import CheckRecord, OutputRecord, VerifyRecord
 from enginery.spec import VerifySpec
-from enginery.verify.accuracy import Accuracy
-from enginery.verify.consistency import check_data, check_repeat, check_shapes, first_line, listed
-from enginery.verify.metrics import measure_all
-from enginery.verify.rows import check_rows
+from enginery.verification.accuracy import Accuracy
+from enginery.verification.consistency import check_data, check_repeat, check_shapes, first_line, listed
+from enginery.verification.metrics import measure_all
+from enginery.verification.rows import check_rows
 
 if TYPE_CHECKING:
     from enginery.backends.base import Session

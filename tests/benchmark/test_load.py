@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from enginery.bench.load import LoadWatch, Snapshot, take_snapshot
+from enginery.benchmark.load import LoadWatch, Snapshot, take_snapshot
 
 
 def watch(*snapshots):

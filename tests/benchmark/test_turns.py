@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from enginery.bench.turns import take_turns
+from enginery.benchmark.turns import take_turns
 from enginery.errors import RunError, WorkerCrashError
 from enginery.spec import BenchSpec
 

@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from enginery.verify import norms
-from enginery.verify.metrics import measure, measure_all
+from enginery.verification import norms
+from enginery.verification.metrics import measure, measure_all
 
 SHAPES = hnp.array_shapes(min_dims=1, max_dims=3, max_side=6)
 FLOATS = st.floats(-1e6, 1e6, allow_subnormal=False).map(lambda value: round(value, 3))

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from enginery import storage
-from enginery.bench.base import Entry, call_timer, time_in_turns
+from enginery.benchmark.base import Entry, call_timer, time_in_turns
 from enginery.errors import (
     EngineryError,
     SourceError,
@@ -29,9 +29,9 @@ from enginery.inputs.base import load_cases
 from enginery.progress import Progress, Step
 from enginery.records import BenchRecord, CandidateRecord
 from enginery.spec import BenchSpec, OptimizeSpec, Option
-from enginery.tune.candidates import HERE, Contestant
-from enginery.tune.choose import choose
-from enginery.tune.lane import Course, Lane, make_room
+from enginery.tuning.candidates import HERE, Contestant
+from enginery.tuning.choose import choose
+from enginery.tuning.lane import Course, Lane, make_room
 
 __all__ = ["Race", "race", "reason_of", "time_engines"]
 
@@ -79,7 +79,7 @@ def race(
     """Build, verify and time all contestants, and choose one.
 
     Args:
-        contestants: from `enginery.tune.candidates.list_candidates`.
+        contestants: from `enginery.tuning.candidates.list_candidates`.
         graph: ONNX file that candidates are built from.
         plain_graph: the untouched graph, for the baseline.
         cases: folder of the inputs.
