@@ -53,7 +53,8 @@ def from_bytes(raw: np.ndarray[Any, Any], shape: tuple[int, ...], dtype: str) ->
     """Return the array of packed bytes; a view of them where nothing had to be packed.
 
     Example:
-        >>> from_bytes(to_bytes(np.array([1, -2, 3]).astype("int4"), "int4"), (3,), "int4").tolist()
+        >>> array = np.array([1, -2, 3]).astype(numpy_dtype("int4"))
+        >>> from_bytes(to_bytes(array, "int4"), array.shape, "int4").tolist()
         [1, -2, 3]
     """
     kind = numpy_dtype(dtype)
