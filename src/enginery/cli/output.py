@@ -16,7 +16,7 @@ from enginery.reports.layout import Style
 
 __all__ = ["emit", "style", "to_stderr", "working"]
 
-_PIPED_WIDTH = 100
+_PIPED_WIDTH = 120
 _ASCII = str.maketrans({"±": "+-", "─": "-"})
 
 

@@ -23,7 +23,7 @@ class Style:
         colour: whether escape codes may be written; never where the text is piped.
     """
 
-    width: int = 100
+    width: int = 120
     colour: bool = False
 
 

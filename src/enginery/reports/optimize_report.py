@@ -28,13 +28,7 @@ def optimize_text(record: OptimizeRecord, style: Style = PLAIN) -> str:
     notes: list[str] = []
     rows = [_row(candidate, compared, notes) for candidate in record.candidates]
     columns = _columns()
-    one_precision = _one_precision(record)
-    shown = [
-        at
-        for at, column in enumerate(columns)
-        if column.title in _ALWAYS
-        or (any(_told(row[at]) for row in rows) and not (column.title == "precision" and one_precision))
-    ]
+    shown = [at for at, column in enumerate(columns) if column.title in _ALWAYS or any(_told(row[at]) for row in rows)]
     drawn = table(
         [columns[at] for at in shown],
         [[row[at] for at in shown] for row in rows],
@@ -135,12 +129,6 @@ def _status(row: CandidateRecord, notes: list[str]) -> str:
     return f"{row.status} [{notes.index(note) + 1}]"
 
 
-def _one_precision(record: OptimizeRecord) -> str:
-    """Return the precision of all rows, where it is the same and so needs no column of its own."""
-    found = {row.precision for row in record.candidates}
-    return found.pop() if len(found) == 1 else ""
-
-
 def _told(cell: str) -> bool:
     return cell not in ("", figures.NOTHING)
 
@@ -160,7 +148,6 @@ def _facts(record: OptimizeRecord, compared: _Compared) -> list[tuple[str, str]]
     return [
         ("error", f"against {reference}; at most {figures.error(verified.max_error)}" if verified else ""),
         ("accuracy", f"of the reference: {figures.percent(accuracy)}" if accuracy is not None else ""),
-        ("precision", _one_precision(record)),
         ("timed", _timed(timed) if timed else ""),
         ("baselines", _baselines(compared)),
         ("graph", _graph(record)),
