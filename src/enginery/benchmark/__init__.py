@@ -1,1 +1,1 @@
-"""To be written."""
+"""Session + inputs → how long a call takes, and how sure that is."""

@@ -1,1 +1,1 @@
-"""To be written."""
+"""Graph → graph: read, shaped, simplified, summarised and written, as ``onnx_ir`` models."""

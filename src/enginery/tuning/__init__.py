@@ -1,1 +1,1 @@
-"""To be written."""
+"""Candidates → the fastest that is accurate enough."""
