@@ -113,3 +113,23 @@ def test_folders_that_are_no_engine(tmp_path):
     (tmp_path / storage.MANIFEST).write_text("{")
     with pytest.raises(ManifestError, match="this is not JSON"):
         storage.read_manifest(tmp_path)
+
+
+def test_an_engine_behind_a_link_is_replaced_where_it_is(tmp_path):
+    """A link to an engine folder goes on pointing at the engine, which is the new one, and nothing else is left."""
+    real, link = tmp_path / "disk" / "a.engine", tmp_path / "a.engine"
+    for text in ("old", "new"):
+        with storage.new_folder(link if text == "new" else real) as folder:
+            (folder / storage.MANIFEST).write_text(text)
+        if text == "old":
+            link.symlink_to(real)
+    assert link.is_symlink()
+    assert (real / storage.MANIFEST).read_text() == "new"
+    assert [path.name for path in real.parent.iterdir()] == ["a.engine"]
+
+
+def test_a_refusal_that_names_a_file_elsewhere_passes_through(tmp_path):
+    """A source that may not be read is not called an output that cannot be written."""
+    refusal = PermissionError(errno.EACCES, "Permission denied", "/models/net.onnx")
+    with pytest.raises(PermissionError), storage.writing(tmp_path / "net.engine"):
+        raise refusal

@@ -32,6 +32,7 @@ __all__ = [
     "check_files",
     "hash_file",
     "is_engine_folder",
+    "make_staging",
     "new_file",
     "new_folder",
     "read_manifest",
@@ -45,6 +46,7 @@ __all__ = [
 
 MANIFEST = "engine.json"
 _CHUNK_BYTES = 1 << 20
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
 
 @contextlib.contextmanager
@@ -58,11 +60,9 @@ def new_folder(path: Path) -> Iterator[Path]:
         OutputError: the parent cannot be written to.
         DiskFullError: no space is left.
     """
-    path = Path(path).absolute()
+    path = Path(path).resolve()
     refuse_to_replace(path)
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    staging = make_staging(path)
     try:
         with writing(path):
             yield staging
@@ -87,9 +87,7 @@ def new_file(path: Path) -> Iterator[Path]:
     path = Path(path).absolute()
     if path.is_dir():
         raise OutputExistsError(f"{path} is a folder", mend="name a file")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+    folder = make_staging(path)
     part = folder / path.name
     try:
         with writing(path):
@@ -101,9 +99,21 @@ def new_file(path: Path) -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def make_staging(path: Path) -> Path:
+    """Make a folder beside `path`, on the same file system, for what will take its name; the caller removes it.
+
+    Raises:
+        OutputError: the parent of `path` cannot be written to.
+        DiskFullError: no space is left.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
+
+
 def stagings(path: Path) -> set[Path]:
     """Return the temporary names under which `path` is being written now, or was when its writer was killed."""
-    path = Path(path).absolute()
+    path = Path(path).resolve()
     return set(path.parent.glob(f".{glob.escape(path.name)}.*.part"))
 
 
@@ -115,14 +125,17 @@ def write_text(path: Path, text: str) -> None:
 
 @contextlib.contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into `OutputError` and `DiskFullError`."""
+    """Turn the operating system's refusals to write into `OutputError` and `DiskFullError`.
+
+    A refusal that names a file elsewhere, such as a source that may not be read, passes through as it is.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             mend = f"free some space, or name an output on another disk ({_free(path)} free here)"
             raise DiskFullError(f"no space is left to write {path}", mend=mend) from error
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR):
+        if error.errno in _REFUSALS and _is_beside(error, path):
             mend = "name an output folder that you may write to"
             raise OutputError(f"cannot write {path}: {error.strerror}", mend=mend) from error
         raise
@@ -209,7 +222,7 @@ def adopt_folder(staged: Path, path: Path) -> None:
         OutputExistsError: something that is no engine stands at `path`.
         OutputError: the name cannot be taken.
     """
-    path = Path(path).absolute()
+    path = Path(path).resolve()
     refuse_to_replace(path)
     with writing(path):
         _swap(Path(staged), path)
@@ -229,7 +242,8 @@ def _swap(staging: Path, path: Path) -> None:
     if not path.exists():
         staging.rename(path)
         return
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    # An empty folder may be renamed over, and its name is nobody else's.
+    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
     path.rename(old)
     try:
         staging.rename(path)
@@ -237,6 +251,14 @@ def _swap(staging: Path, path: Path) -> None:
         old.rename(path)
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _is_beside(error: OSError, path: Path) -> bool:
+    """Say whether an error is about `path`, its folders, or what lies beside it; one that names no file may be."""
+    if not isinstance(error.filename, str):
+        return True
+    named = Path(error.filename).absolute()
+    return named.is_relative_to(path.parent) or path.is_relative_to(named)
 
 
 def _fsync(path: Path) -> None:

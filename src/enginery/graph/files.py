@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enginery import storage
-from enginery.errors import CorruptModelError, GraphError, SourceNotFoundError
+from enginery.errors import CorruptModelError, GraphError, SourceError, SourceNotFoundError
 from enginery.graph.base import all_graphs, all_nodes, constants
 from enginery.graph.checks import check_file, check_proto, external_files
 
@@ -41,6 +41,7 @@ def load(path: str | Path) -> ir.Model:
 
     Raises:
         SourceNotFoundError: there is no such file.
+        SourceError: it may not be read.
         CorruptModelError: it is no ONNX model, is cut short, or its external data is missing, short or elsewhere.
         GraphError: it holds something that cannot be represented, such as sparse initializers.
 
@@ -123,14 +124,18 @@ def _parse(path: Path) -> onnx.ModelProto:
 
     if not path.exists():
         raise SourceNotFoundError(f"there is no file {path}", mend="check the path")
-    check_file(path)
-    size = path.stat().st_size
-    if size > PROTOBUF_LIMIT_BYTES:
-        mend = "export it again with external data"
-        raise CorruptModelError(f"{path} has {size} bytes, and a protobuf cannot be above 2 GiB", mend=mend)
+    try:
+        check_file(path)
+        size = path.stat().st_size
+        if size > PROTOBUF_LIMIT_BYTES:
+            mend = "export it again with external data"
+            raise CorruptModelError(f"{path} has {size} bytes, and a protobuf cannot be above 2 GiB", mend=mend)
+        data = path.read_bytes()
+    except OSError as error:
+        raise SourceError(f"{path} cannot be read: {error.strerror}", mend="check its permissions") from error
     proto = onnx.ModelProto()
     try:
-        proto.ParseFromString(path.read_bytes())
+        proto.ParseFromString(data)
     except Exception as error:
         message = f"{path} ({size} bytes) is no ONNX model, or is cut short: {error}"
         raise CorruptModelError(message, mend="copy or download the file again, or export the model again") from error
