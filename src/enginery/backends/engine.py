@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enginery import __version__, backends, storage
+from enginery.backends.asked import check_precision_offered
 from enginery.backends.session import Session
-from enginery.errors import BuildError, EngineryError, PrecisionError, UnknownNameError
+from enginery.errors import BuildError, EngineryError, UnknownNameError
 from enginery.graph.base import tensor_infos
 from enginery.machine import describe_machine, peak_memory_bytes
-from enginery.records import BenchRecord, BuildRecord, ManifestRecord, TensorInfo, VerifyRecord
+from enginery.records import BenchRecord, BuildRecord, FileRecord, ManifestRecord, TensorInfo, VerifyRecord
 from enginery.spec import BuildSpec, Dim, Option, Shape
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from enginery.backends.base import Backend, Built
 
 __all__ = ["Engine", "build", "load", "with_profiles"]
 
@@ -109,28 +112,15 @@ def build(
         OutputError: `output` cannot be written.
     """
     module = backends.get_available(backend)
-    machine = describe_machine()
-    can = module.capabilities(machine, graph)
-    if spec.precision not in can.precisions:
-        raise PrecisionError(
-            f"backend {backend!r} cannot compute in {spec.precision} on this machine",
-            mend=f"it offers: {', '.join(sorted(can.precisions))}",
-        )
+    check_precision_offered(backend, spec.precision, module.capabilities(describe_machine(), graph).precisions)
     with_profiles(tensor_infos(graph.graph.inputs), spec.shapes)
     begin = time.perf_counter()
     with storage.new_folder(Path(output)) as folder:
-        try:
-            built = module.build(graph, spec, folder)
-        except EngineryError:
-            raise
-        except Exception as error:
-            mend = module.diagnose(error, graph) or "the text above is the library's own; check the graph with it"
-            raise BuildError(f"{backend} cannot build this graph: {error}", mend=mend) from error
+        built = _build_artefact(module, backend, graph, spec, folder)
         files = storage.record_files(folder)
-        version = module.probe().version or "unknown"
         record = BuildRecord(
             backend=backend,
-            backend_version=version,
+            backend_version=module.probe().version or "unknown",
             precision=spec.precision,
             precision_built=built.precision_built,
             options=built.options,
@@ -139,24 +129,10 @@ def build(
             peak_memory_bytes=peak_memory_bytes(),
             notes=built.notes,
         )
-        manifest = ManifestRecord(
-            backend=backend,
-            backend_version=version,
-            enginery=__version__,
-            name=graph.graph.name or Path(output).stem,
-            inputs=with_profiles(built.inputs, spec.shapes),
-            outputs=built.outputs,
-            precision=spec.precision,
-            precision_built=built.precision_built,
-            options=built.options,
-            source=source,
-            source_sha256=source_sha256,
-            graph_sha256=graph_sha256,
-            machine=machine,
-            files=files,
-            created=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
-            build=record,
-        )
+        manifest = _manifest(
+            record, built, files, spec.shapes, name=graph.graph.name or Path(output).stem, source=source,
+            source_sha256=source_sha256, graph_sha256=graph_sha256,
+        )  # fmt: skip
         storage.write_manifest(folder, manifest)
     return Engine(Path(output), manifest)
 
@@ -164,7 +140,8 @@ def build(
 def with_profiles(inputs: Iterable[TensorInfo], shapes: Mapping[str, Shape]) -> tuple[TensorInfo, ...]:
     """Give each input the profile asked for, after checking that it fits the graph's own shape.
 
-    A static dimension of the graph keeps its size; a dynamic one that no profile names is left open (profile None).
+    A static dimension of the graph keeps its size. An input that no shape names has the sizes that the other inputs'
+    profiles give to its symbolic names; where one of these has none, the input is left open (profile None).
 
     Raises:
         UnknownNameError: a shape names no input.
@@ -174,7 +151,62 @@ def with_profiles(inputs: Iterable[TensorInfo], shapes: Mapping[str, Shape]) -> 
     for name in shapes:
         if name not in {info.name for info in inputs}:
             raise UnknownNameError.from_choices("input", name, (info.name for info in inputs))
-    return tuple(replace(info, profile=_profile(info, shapes.get(info.name))) for info in inputs)
+    profiled = [replace(info, profile=_profile(info, shapes.get(info.name))) for info in inputs]
+    named = {dim.name: dim for info in profiled if info.profile is not None for dim in info.profile.dims if dim.name}
+    return tuple(
+        info if info.profile is not None else replace(info, profile=_shared_profile(info, named)) for info in profiled
+    )
+
+
+def _build_artefact(module: Backend, name: str, graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:
+    """Let a backend build, and turn its library's failure into one that says the mend."""
+    try:
+        return module.build(graph, spec, folder)
+    except EngineryError:
+        raise
+    except Exception as error:
+        mend = module.diagnose(error, graph) or "the text above is the library's own; check the graph with it"
+        raise BuildError(f"{name} cannot build this graph: {error}", mend=mend) from error
+
+
+def _manifest(
+    record: BuildRecord,
+    built: Built,
+    files: Mapping[str, FileRecord],
+    shapes: Mapping[str, Shape],
+    *,
+    name: str,
+    source: str,
+    source_sha256: str,
+    graph_sha256: str,
+) -> ManifestRecord:
+    return ManifestRecord(
+        backend=record.backend,
+        backend_version=record.backend_version,
+        enginery=__version__,
+        name=name,
+        inputs=with_profiles(built.inputs, shapes),
+        outputs=built.outputs,
+        precision=record.precision,
+        precision_built=record.precision_built,
+        options=record.options,
+        source=source,
+        source_sha256=source_sha256,
+        graph_sha256=graph_sha256,
+        machine=describe_machine(),
+        files=files,
+        created=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+        build=record,
+    )
+
+
+def _shared_profile(info: TensorInfo, named: Mapping[str, Dim]) -> Shape | None:
+    """Profile an input by the sizes that other inputs' profiles give to its symbolic names; None where one has none."""
+    if info.shape is None:
+        return None
+    dims = [Dim.fixed(own) if isinstance(own, int) else named.get(own) for own in info.shape]
+    known = tuple(dim for dim in dims if dim is not None)
+    return Shape(known) if len(known) == len(dims) else None
 
 
 def _profile(info: TensorInfo, asked: Shape | None) -> Shape | None:
