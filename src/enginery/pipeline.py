@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["OptimizeResult", "optimize"]
 
-
-_EXPECTED_S = (("export", 5.0), ("simplify", 5.0), ("reference", 5.0), ("candidates", 40.0))
-"""Steps and their seconds for a model of middle size; ``candidates`` stands for those that are listed later."""
+_CANDIDATES = "candidates"
+_EXPECTED_S = (("export", 5.0), ("simplify", 5.0), ("reference", 5.0), (_CANDIDATES, 40.0))
+"""Steps and their seconds for a model of middle size; the last stands for those that are listed later."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def optimize(
     progress = progress or Progress()
     output = Path(output) if output is not None else _default_output(source)
     storage.refuse_to_replace(output.absolute())
-    progress.plan(*_EXPECTED_S)
+    progress.plan(*(step for step in _EXPECTED_S if spec.simplify or step[0] != "simplify"))
     with preparation.scratch_folder(output) as folder:
         prepared = preparation.prepare(
             source, folder, examples=examples, example_inputs=example_inputs, shapes=spec.shapes,
@@ -154,7 +154,7 @@ def _race(prepared: Prepared, cases: CaseSet, spec: OptimizeSpec, folder: Path, 
         [Case(case.name, outputs) for case, outputs in zip(cases.cases, expected, strict=True)], folder / "expected"
     )
     timed = next(case for case in cases.cases if case.name == cases.timed)
-    progress.drop(_EXPECTED_S[-1][0])
+    progress.drop(_CANDIDATES)
     contestants = list_candidates(prepared.graph, describe_machine(), spec, folder=folder)
     in_process = {}
     if prepared.source.framework is not None:
@@ -195,7 +195,7 @@ def _record(prepared: Prepared, race: Race, spec: OptimizeSpec, output: Path, be
 
 
 def _save(built: Path, record: OptimizeRecord, output: Path) -> None:
-    """Give the chosen engine its records and its place; the whole record goes beside the manifest's own."""
+    """Give the chosen engine its records and its place."""
     chosen = next(row for row in record.candidates if row.label == record.chosen)
     manifest = storage.read_manifest(built)
     storage.write_manifest(built, replace(manifest, verify=chosen.verify, bench=chosen.bench))
@@ -210,9 +210,8 @@ def _parsed(shapes: Mapping[str, Shape | str] | None) -> dict[str, Shape]:
 
 
 def _default_output(source: Any) -> Path:
-    name = Path(source.partition(":")[0]).stem if isinstance(source, str) else ""
-    if isinstance(source, Path):
-        name = source.stem
-    if isinstance(source, str) and ":" in source:
-        name = source.rpartition(":")[2]
-    return Path(f"{name or type(source).__name__.lower()}.engine")
+    """Name the engine after the file or the factory; a model in memory has the name of its class."""
+    if not isinstance(source, str | Path):
+        return Path(f"{type(source).__name__.lower()}.engine")
+    place, _, factory = str(source).partition(":")
+    return Path(f"{factory or Path(place).stem}.engine")
