@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import os
 import platform
+import re
 import resource
 import shutil
 import subprocess
@@ -108,11 +109,9 @@ def _gpus() -> tuple[tuple[str, ...], str | None]:
 
 def _cuda() -> str | None:
     for root in filter(None, (os.environ.get("CUDA_HOME"), os.environ.get("CUDA_PATH"), "/usr/local/cuda")):
-        text = _read(f"{root}/version.json")
-        if '"cuda"' in text:
-            import json
-
-            return str(json.loads(text)["cuda"].get("version"))
+        # A pattern, not a parser: a file in another form is no version, and no error.
+        if match := re.search(r'"cuda"\s*:\s*{[^}]*"version"\s*:\s*"([^"]+)"', _read(f"{root}/version.json")):
+            return match[1]
     return None
 
 
