@@ -33,8 +33,8 @@ def test_a_sample_loses_nothing(operator_tests, names, backend):
     sample = names[::12]
     result = operator_tests.run_backend(backend, sample, say=lambda _: None)
     assert result["lost"] == {}
-    assert result["cases"] == len(sample) > 150
-    assert result["enginery"] > 0.7 * len(sample)
+    assert result["cases"] == len(sample) > 100
+    assert result["enginery"] > 0.6 * len(sample)  # older libraries know fewer operators
     assert sum(map(len, result["causes"].values())) == result["cases"] - result["direct"]
 
 

@@ -39,7 +39,7 @@ _MEANINGS = {
         "opset {opset} has no operator {op}: the exporter wrote the wrong opset version, or a custom operator "
         "without its domain"
     ),
-    r"External data path|[Ee]xternal (?:data|initializer).*(?:does not exist|[Cc]annot|[Ff]ailed)": (
+    r"External data path|get file size|[Ee]xternal (?:data|initializer).*(?:does not exist|[Cc]annot|[Ff]ailed)": (
         "the weights are in a file beside the graph that is missing or cut short: copy it to the same folder"
     ),
     r"NO_SUCHFILE": "the file is gone: build the engine again",
