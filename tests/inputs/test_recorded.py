@@ -242,7 +242,7 @@ def test_loaders_may_give_what_is_natural(name, labelled, tmp_path):
         ("failing", r"data.py:failing failed: KeyError: 'no more'; run it by itself"),
         ("nothing", r"data.py:nothing returns a NoneType; return a dict of arrays"),
         ("words", r"'x' <U1 scalar has 0 dimensions|does not fit the input, which takes float32"),
-        ("missing", r"data.py has no function 'missing'; it has Samples, arrays, dicts"),
+        ("xyz", r"data.py has no function 'xyz'; it has: Samples, arrays, dicts"),
         ("THREE", r"data.py has no function 'THREE'"),
     ],
 )

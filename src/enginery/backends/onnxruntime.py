@@ -22,12 +22,12 @@ from enginery.backends.base import Availability, Built, Capabilities
 from enginery.backends.elements import from_bytes, is_extended, nbytes, to_bytes
 from enginery.backends.onnxruntime_errors import diagnose
 from enginery.backends.precision import count_precisions
-from enginery.backends.stderr import captured_stderr
 from enginery.errors import ProviderError, UnknownNameError
 from enginery.graph.base import save_model, tensor_infos
 from enginery.machine import cpu_count
 from enginery.records import GraphRecord, MachineRecord, ManifestRecord, TensorInfo
 from enginery.spec import BuildSpec, Option
+from enginery.streams import captured_stderr
 
 if TYPE_CHECKING:
     import onnx_ir as ir

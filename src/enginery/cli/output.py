@@ -13,6 +13,7 @@ from enginery.cli.progress import TerminalProgress, progress_for
 from enginery.progress import Progress
 from enginery.reports.as_json import as_json as to_json_text
 from enginery.reports.layout import Style
+from enginery.streams import stdout_to_stderr
 
 __all__ = ["emit", "style", "to_stderr", "working"]
 
@@ -37,12 +38,12 @@ def to_stderr() -> Iterator[None]:
     try:
         kept = os.dup(1)
     except OSError:  # stdout was closed by the caller: there is no descriptor to turn
-        with contextlib.redirect_stdout(sys.stderr):
+        with stdout_to_stderr():
             yield
         return
     os.dup2(2, 1)
     try:
-        with contextlib.redirect_stdout(sys.stderr):
+        with stdout_to_stderr():
             yield
     finally:
         os.dup2(kept, 1)

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.util
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
@@ -16,6 +13,7 @@ import numpy as np
 from enginery.errors import DataError
 from enginery.inputs.arrays import LABELS
 from enginery.inputs.base import Array
+from enginery.python_files import import_file, importable, nearest_function
 from enginery.records import TensorInfo
 
 __all__ = ["run_loader"]
@@ -41,7 +39,7 @@ def run_loader(text: str, inputs: Sequence[TensorInfo]) -> Iterator[dict[str, Ar
     """
     where, _, name = text.rpartition(":")
     folder = Path(where).resolve().parent if where.endswith(".py") else Path.cwd()
-    with _importing_from(folder):
+    with importable(folder):
         loader = _find(where, name, text)
         with _failing_as(f"the loader {text} failed"):
             items = iter(_iterable(loader(), text))
@@ -57,13 +55,10 @@ def run_loader(text: str, inputs: Sequence[TensorInfo]) -> Iterator[dict[str, Ar
 
 def _find(where: str, name: str, text: str) -> Callable[[], Any]:
     with _failing_as(f"the loader {text} cannot be imported"):
-        module = _load_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
+        module = import_file(Path(where)) if where.endswith(".py") else importlib.import_module(where)
     loader: Any = getattr(module, name, None)
     if not callable(loader):
-        functions = (
-            ", ".join(sorted(key for key, value in vars(module).items() if callable(value))) or "nothing to call"
-        )
-        raise DataError(f"{where} has no function {name!r}", mend=f"it has {functions}")
+        raise DataError(f"{where} has no function {name!r}", mend=nearest_function(module, name, where))
     return cast("Callable[[], Any]", loader)
 
 
@@ -84,27 +79,6 @@ def _failing_as(what: str) -> Iterator[None]:
     except Exception as error:
         message = f"{what}: {type(error).__name__}: {error}"
         raise DataError(message, mend="run it by itself first, and check the file and the name") from error
-
-
-@contextlib.contextmanager
-def _importing_from(folder: Path) -> Iterator[None]:
-    sys.path.insert(0, str(folder))
-    try:
-        yield
-    finally:
-        with contextlib.suppress(ValueError):  # the loader may have taken it out itself
-            sys.path.remove(str(folder))
-
-
-def _load_file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise DataError(f"there is no file {path}", mend="check the path of the loader")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} is no Python file")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def _arrays(item: Any, inputs: Sequence[TensorInfo], text: str) -> dict[str, Array]:

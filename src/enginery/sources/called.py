@@ -19,7 +19,7 @@ from enginery.sources.base import Array
 from enginery.sources.binding import bind
 from enginery.sources.blame import likely_line
 from enginery.sources.nesting import fill, name_leaves
-from enginery.sources.quiet import stdout_to_stderr
+from enginery.streams import stdout_to_stderr
 
 __all__ = ["CalledByName"]
 

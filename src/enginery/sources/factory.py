@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import ast
-import contextlib
-import difflib
-import hashlib
 import importlib
-import importlib.util
 import re
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from enginery.errors import SourceError, SourceNotFoundError
+from enginery.python_files import import_file, importable, nearest_function
 from enginery.sources import nearest_files
 from enginery.sources.blame import likely_line
-from enginery.sources.quiet import stdout_to_stderr
+from enginery.streams import stdout_to_stderr
 
 __all__ = ["call_factory", "is_factory"]
 
@@ -49,10 +44,10 @@ def call_factory(text: str) -> Any:
     if not colon:
         raise SourceError(f"{text} names no factory", mend=_offer(Path(text)))
     is_file = place.endswith(".py")
-    with _importable(Path(place).parent if is_file else Path()), stdout_to_stderr():
+    with importable(Path(place).parent if is_file else Path()), stdout_to_stderr():
         module = _import_file(Path(place)) if is_file else _import_package(place)
         if not hasattr(module, name):
-            raise SourceNotFoundError(f"{place} has no {name!r}", mend=_nearest_attribute(module, name, place))
+            raise SourceNotFoundError(f"{place} has no {name!r}", mend=nearest_function(module, name, place))
         found = getattr(module, name)
         if not callable(found) or (hasattr(found, "state_dict") and not isinstance(found, type)):
             return found  # a model that is made at import is as good as a function that makes it
@@ -65,20 +60,10 @@ def call_factory(text: str) -> Any:
 def _import_file(path: Path) -> ModuleType:
     if not path.is_file():
         raise SourceNotFoundError(f"there is no file {path}", mend=nearest_files(path))
-    path = path.resolve()
-    # Two files may share a stem, and a stem may be a package's name: the path is the identity.
-    name = f"{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise SourceError(f"{path} cannot be imported", mend="give a Python file")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses and pickle look their module up there
     try:
-        spec.loader.exec_module(module)
+        return import_file(path)
     except Exception as error:
-        del sys.modules[name]
         raise _raised(error, f"importing {path.name}") from error
-    return module
 
 
 def _import_package(place: str) -> ModuleType:
@@ -93,30 +78,10 @@ def _import_package(place: str) -> ModuleType:
         raise _raised(error, f"importing {place}") from error
 
 
-@contextlib.contextmanager
-def _importable(folder: Path) -> Iterator[None]:
-    """Let the user's file import its neighbours, as ``python file.py`` would."""
-    entry = str(folder.resolve())
-    sys.path.insert(0, entry)
-    try:
-        yield
-    finally:
-        sys.path.remove(entry)
-
-
 def _raised(error: Exception, doing: str) -> SourceError:
     line = likely_line(error)
     where = f" at {line}" if line else ""
     return SourceError(f"{doing} raised {type(error).__name__}: {error}{where}", mend="mend it there, and try again")
-
-
-def _nearest_attribute(module: ModuleType, name: str, place: str) -> str:
-    public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-    near = difflib.get_close_matches(name, public, n=1, cutoff=0.5)
-    if near:
-        return f"did you mean '{place}:{near[0]}'?"
-    own = sorted(key for key in public if getattr(vars(module)[key], "__module__", None) == module.__name__)
-    return f"it has: {', '.join(own) or 'nothing that could be called'}"
 
 
 def _offer(path: Path) -> str:

@@ -24,8 +24,8 @@ from enginery.sources.called import CalledByName
 from enginery.sources.factory import call_factory, is_factory
 from enginery.sources.graph_names import check_dynamic, check_sizes, name_outputs, rename_clashes, strip_wrapper
 from enginery.sources.plan import ExportPlan, check_agreement, make_example, show_shapes
-from enginery.sources.quiet import quiet
 from enginery.spec import Example, Shape
+from enginery.streams import quiet
 
 if TYPE_CHECKING:
     import onnx_ir as ir

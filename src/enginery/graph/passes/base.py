@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any, Protocol
+
+from enginery.streams import still_loggers
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,15 +96,6 @@ def run_library_pass(library_pass: ir.passes.PassBase, model: ir.Model) -> bool:
         return library_pass(model).modified
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
+def quiet() -> AbstractContextManager[None]:
     """Keep the libraries' own warnings, which tell of what they leave alone, from the user."""
-    loggers = [logging.getLogger(name) for name in ("onnx_ir", "onnxscript")]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
+    return still_loggers("onnx_ir", "onnxscript")
