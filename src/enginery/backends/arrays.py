@@ -31,7 +31,8 @@ def as_numpy(array: Any, name: str, dtype: np.dtype[Any]) -> np.ndarray[Any, Any
             f"input {name!r} has dtype {array.dtype}, the engine takes {dtype}",
             mend=f"convert it: array.astype({str(dtype)!r})",
         )
-    return np.ascontiguousarray(array, dtype=dtype).reshape(array.shape)
+    contiguous: np.ndarray[Any, Any] = np.ascontiguousarray(array, dtype=dtype).reshape(array.shape)
+    return contiguous
 
 
 def holds_torch(arrays: Iterable[Any]) -> bool:

@@ -64,7 +64,8 @@ def from_bytes(raw: np.ndarray[Any, Any], shape: tuple[int, ...], dtype: str) ->
     fields = _unpack(raw, bits, math.prod(shape))
     if dtype in _SIGNED:
         high = np.int8(1 << (bits - 1))
-        return ((fields.astype(np.int8) ^ high) - high).astype(kind).reshape(shape)
+        signed: np.ndarray[Any, Any] = (fields.astype(np.int8) ^ high) - high
+        return signed.astype(kind).reshape(shape)
     return fields.view(kind).reshape(shape)
 
 

@@ -72,7 +72,7 @@ def write_outputs(outputs: Mapping[str, np.ndarray[Any, Any]], path: Path) -> No
         with zipfile.ZipFile(part, "w") as archive:
             for name, array in outputs.items():
                 with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
-                    np.lib.format.write_array(stream, _plain(array), allow_pickle=False)
+                    np.save(stream, _plain(array), allow_pickle=False)
 
 
 def _plain(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

@@ -41,7 +41,7 @@ def graph_page(outline: Outline, record: GraphRecord) -> str:
 
 
 def _read(name: str) -> str:
-    return resources.files("enginery.reports").joinpath("page", name).read_text(encoding="utf-8")
+    return (resources.files("enginery.reports") / "page" / name).read_text(encoding="utf-8")
 
 
 def _embeddable(data: dict[str, Any]) -> str:

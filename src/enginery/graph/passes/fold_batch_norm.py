@@ -102,7 +102,9 @@ def _scale_conv_transpose(node: ir.Node, weights: Array, scale: Array) -> Array 
     """Scale weights of shape (inputs, outputs / groups, ...), whose groups share the first axis."""
     groups = node.attributes.get_int("group", 1)
     split = weights.reshape(groups, -1, *weights.shape[1:])
-    return (split * scale.reshape(groups, 1, weights.shape[1], *[1] * (weights.ndim - 2))).reshape(weights.shape)
+    split = split * scale.reshape(groups, 1, weights.shape[1], *[1] * (weights.ndim - 2))
+    scaled: Array = split.reshape(weights.shape)
+    return scaled
 
 
 def _scale_gemm(node: ir.Node, weights: Array, scale: Array) -> Array | None:
