@@ -222,6 +222,7 @@ class VerifyRecord:
         max_error: the bound it was held against.
         accuracy: share of rows whose top-1 class is the label given with the data.
         reference_accuracy: the same, of the reference.
+        notes: what a user should know, such as an output that proves little.
     """
 
     reference: str
@@ -234,6 +235,7 @@ class VerifyRecord:
     accuracy: float | None = None
     reference_accuracy: float | None = None
     seconds: float = 0.0
+    notes: tuple[str, ...] = ()
 
     @property
     def reason(self) -> str:

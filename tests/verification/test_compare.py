@@ -14,6 +14,7 @@ from enginery.inputs.generated import random_case
 from enginery.records import TensorInfo
 from enginery.spec import Shape, VerifySpec
 from enginery.verification.compare import compare
+from enginery.verification.constant import constant_outputs
 
 X = TensorInfo("x", "float32", ("batch", 4), Shape.parse("1..4..8x4"))
 Y = TensorInfo("y", "float32", ("batch", 3))
@@ -439,3 +440,37 @@ def test_a_model_without_outputs_or_inputs():
     record = verify(lambda feeds: {}, reference=lambda feeds: {}, cases=[Case("opt", {})], inputs=(), outputs=())  # noqa: ARG005
     assert record.error == math.inf
     assert not record.passed
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "shown"),
+    [
+        (np.zeros((2, 3)), np.zeros((4, 3)), "0.0"),
+        (np.full(3, np.nan, np.float32), np.full(2, np.nan, np.float32), "nan"),
+        (np.ones(2, np.int64), np.ones(3, np.int64), "1"),
+        (np.array(["a", "a"], object), np.array(["a"], object), "a"),
+        (np.zeros(2), np.ones(2), None),
+        (np.array([0.0, 1.0]), np.zeros(2), None),
+        (np.array([np.nan, 1.0]), np.array([np.nan]), None),
+        (np.zeros(1), np.zeros(0), None),
+        ([np.zeros(2)], [np.zeros(2)], None),
+    ],
+)
+def test_an_output_that_never_varies_is_noted(first, second, shown):
+    """An engine that computes nothing would agree with a constant output, so a user is told."""
+    notes = list(constant_outputs([{"y": first}, {"y": second}]))
+    assert [note.split(" in every ")[0] for note in notes] == (
+        [f"output 'y' of the reference is {shown}"] if shown is not None else []
+    )
+
+
+def test_the_record_holds_the_note():
+    """Agreement with a constant passes, and the record says how little that means; a varying output has no note."""
+
+    def nothing(feeds):
+        return {"y": np.zeros((len(feeds["x"]), 3), np.float32)}
+
+    record = verify(nothing, reference=nothing)
+    assert record.passed
+    assert record.notes[0].startswith("output 'y' of the reference is 0.0 in every element of every input: to agree")
+    assert verify().notes == ()

@@ -153,7 +153,7 @@ def _facts(record: OptimizeRecord, compared: _Compared) -> list[tuple[str, str]]
         ("graph", _graph(record)),
         ("machine", machine_line(record.machine)),
         ("unstable", _unstable(record.candidates)),
-        *(("note", note) for note in dict.fromkeys((*record.notes, *_load_notes(record.candidates)))),
+        *(("note", note) for note in dict.fromkeys((*record.notes, *_notes(record.candidates)))),
     ]
 
 
@@ -184,8 +184,9 @@ def _graph(record: OptimizeRecord) -> str:
     return f"{record.simplify.nodes_before} nodes, {record.simplify.nodes_after} after simplification, {size}"
 
 
-def _load_notes(rows: Sequence[CandidateRecord]) -> list[str]:
-    return [note for row in rows if row.bench and row.bench.load for note in row.bench.load.notes]
+def _notes(rows: Sequence[CandidateRecord]) -> list[str]:
+    verified = [note for row in rows if row.verify for note in row.verify.notes]
+    return verified + [note for row in rows if row.bench and row.bench.load for note in row.bench.load.notes]
 
 
 def _unstable(rows: Sequence[CandidateRecord]) -> str:

@@ -129,7 +129,7 @@ def _facts(record: VerifyRecord, style: Style) -> str:
         accuracy = f"{figures.percent(record.accuracy)}; of the reference {figures.percent(record.reference_accuracy)}"
     return facts(
         [("reference", record.reference), ("inputs", record.inputs), ("accuracy", accuracy),
-         ("took", figures.duration(record.seconds))],
+         ("took", figures.duration(record.seconds)), *(("note", note) for note in record.notes)],
         style,
     )  # fmt: skip
 

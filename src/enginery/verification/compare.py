@@ -15,6 +15,7 @@ from enginery.records import CheckRecord, OutputRecord, VerifyRecord
 from enginery.spec import VerifySpec
 from enginery.verification.accuracy import Accuracy
 from enginery.verification.consistency import check_data, check_repeat, check_shapes, first_line, listed
+from enginery.verification.constant import constant_outputs
 from enginery.verification.metrics import measure_all
 from enginery.verification.rows import check_rows
 
@@ -44,6 +45,8 @@ def compare(
     - ``repeat``: the same input gives the same outputs again
     - ``rows``: a row of a batch gives the same outputs alone
     - ``labels``: only where there are labels and no output that they could be held against
+
+    An output that is the same everywhere is noted: an engine that computes nothing might agree with it.
 
     Besides the cases and the reference's outputs, memory holds the outputs of two calls at a time.
 
@@ -87,6 +90,7 @@ def compare(
         accuracy=ran.accuracy.engine,
         reference_accuracy=ran.accuracy.reference,
         seconds=time.perf_counter() - begin,
+        notes=tuple(constant_outputs(expected)),
     )
 
 
