@@ -8,8 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from typing_extensions import Self
-
 from enginery.jobs import build_arguments
 from enginery.spec import BuildSpec, Option
 from enginery.worker import Worker
@@ -17,6 +15,7 @@ from enginery.worker import Worker
 if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
+    from typing_extensions import Self
 
 __all__ = ["REFERENCE_BACKEND", "Evaluator"]
 

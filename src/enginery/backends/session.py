@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
-from typing_extensions import Self
 
 from enginery.backends.arrays import as_numpy, as_torch, holds_torch
 from enginery.backends.base import Feeds, Runner
 from enginery.dtypes import DTYPES, numpy_dtype
 from enginery.errors import EngineryError, InputNameError, InputRankError, InputShapeError, RunError
 from enginery.records import TensorInfo
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["Session"]
 
