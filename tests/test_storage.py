@@ -8,7 +8,7 @@ import stat
 
 import pytest
 
-from enginery import storage
+from enginery import staging, storage
 from enginery.errors import (
     DiskFullError,
     EngineFolderError,
@@ -131,5 +131,5 @@ def test_an_engine_behind_a_link_is_replaced_where_it_is(tmp_path):
 def test_a_refusal_that_names_a_file_elsewhere_passes_through(tmp_path):
     """A source that may not be read is not called an output that cannot be written."""
     refusal = PermissionError(errno.EACCES, "Permission denied", "/models/net.onnx")
-    with pytest.raises(PermissionError), storage.writing(tmp_path / "net.engine"):
+    with pytest.raises(PermissionError), staging.writing(tmp_path / "net.engine"):
         raise refusal

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import enginery
-from enginery import processes, storage
+from enginery import processes, staging
 from enginery.errors import (
     BuildError,
     EngineryError,
@@ -246,13 +246,12 @@ def test_log_tail_counts_lines(worker):
 
 def test_a_killed_build_leaves_nothing_half_written(worker, tmp_path):
     """The staging folder of a build that was killed is removed; what others write beside it stays."""
-    others = tmp_path / ".model.engine.other.part"
-    others.mkdir()
-    started = tmp_path / "started"
-    with pytest.raises(WorkerTimeoutError):
-        worker.call("half_build", {"output": tmp_path / "model.engine", "started": started}, limit_s=1.0)
-    assert started.exists()
-    assert storage.stagings(tmp_path / "model.engine") == {others}
+    output, started = tmp_path / "model.engine", tmp_path / "started"
+    with staging.staging(output) as others:
+        with pytest.raises(WorkerTimeoutError):
+            worker.call("half_build", {"output": output, "started": started}, limit_s=1.0)
+        assert started.exists()
+        assert staging.stagings(output) == {others}
     assert not (tmp_path / "model.engine").exists()
 
 
@@ -315,7 +314,7 @@ def test_a_dead_parent_leaves_no_worker(tmp_path, number):
     wait_for(lambda: not is_alive(pid), "the worker is gone")
     if number == signal.SIGINT:
         assert "KeyboardInterrupt" in said
-        assert storage.stagings(tmp_path / "out") == set()
+        assert staging.stagings(tmp_path / "out") == set()
 
 
 def make_environment(folder, *, enginery_here):

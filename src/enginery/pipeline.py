@@ -13,6 +13,7 @@ from enginery.machine import describe_machine
 from enginery.progress import Progress
 from enginery.records import OptimizeRecord, to_plain
 from enginery.spec import BenchSpec, Example, OptimizeSpec, Shape, VerifySpec, parse_shapes
+from enginery.staging import staging
 
 if TYPE_CHECKING:
     from enginery.backends.session import Session
@@ -129,7 +130,7 @@ def optimize(
     output = Path(output) if output is not None else _default_output(source)
     storage.refuse_to_replace(output.absolute())
     progress.plan(*(step for step in _EXPECTED_S if spec.simplify or step[0] != "simplify"))
-    with preparation.scratch_folder(output) as folder:
+    with staging(output.resolve()) as folder:
         prepared = preparation.prepare(
             source, folder, examples=examples, example_inputs=example_inputs, shapes=spec.shapes,
             simplify=spec.simplify, progress=progress,

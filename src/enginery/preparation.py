@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from enginery import sources, storage
+from enginery import sources
 from enginery.errors import InputError, UsageError
 from enginery.evaluation import REFERENCE_BACKEND, Evaluator
 from enginery.progress import Progress
@@ -30,7 +28,6 @@ __all__ = [
     "make_cases",
     "prepare",
     "reference_outputs",
-    "scratch_folder",
 ]
 
 
@@ -199,23 +196,6 @@ def reference_outputs(
     with Evaluator(folder) as evaluator:
         outputs = evaluator.run(prepared.plain, [case.feeds for case in cases])
     return outputs, f"{prepared.source.label} on {REFERENCE_BACKEND} without optimisation"
-
-
-@contextlib.contextmanager
-def scratch_folder(output: Path) -> Iterator[Path]:
-    """Yield a folder beside `output` for work in progress, gone when the block ends, however it ends.
-
-    Raises:
-        OutputError: the folder of `output` cannot be written to.
-        DiskFullError: no space is left.
-    """
-    output = output.resolve()
-    folder = storage.make_staging(output)
-    try:
-        with storage.writing(output):
-            yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _simplify(

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from enginery import backends, storage
 from enginery.errors import UnknownNameError, UsageError
-from enginery.preparation import Prepared, bench_case, make_cases, prepare, reference_outputs, scratch_folder
+from enginery.preparation import Prepared, bench_case, make_cases, prepare, reference_outputs
 from enginery.progress import Progress
 from enginery.records import BenchRecord, DoctorRecord, ExportRecord, GraphRecord, ManifestRecord, VerifyRecord
 from enginery.spec import BenchSpec, BuildSpec, Example, Option, Shape, VerifySpec, check_precision
+from enginery.staging import staging
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +65,7 @@ def export(
         raise UsageError(f"{output} is no name for an ONNX file", mend=f"name it {output.with_suffix('.onnx')}")
     progress = progress or Progress()
     progress.plan(("export", 5.0), *([("simplify", 5.0)] if simplify else []))
-    with scratch_folder(output) as folder:
+    with staging(output.resolve()) as folder:
         prepared = prepare(
             source, folder, examples=examples, example_inputs=example_inputs, shapes=shapes, opset=opset,
             simplify=simplify, progress=progress,
@@ -119,7 +120,7 @@ def build(
     backends.get_available(backend)
     storage.refuse_to_replace(output)
     spec = BuildSpec(dict(shapes or {}), precision, dict(options or {}))
-    with scratch_folder(output) as folder:
+    with staging(output.resolve()) as folder:
         prepared = prepare(
             source, folder, examples=examples, example_inputs=example_inputs, shapes=shapes, simplify=simplify,
             progress=progress,

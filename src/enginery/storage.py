@@ -7,17 +7,13 @@ manifest is read, and every file checked against it, before a byte of the artefa
 from __future__ import annotations
 
 import contextlib
-import errno
-import glob
 import hashlib
+import json
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from enginery.errors import (
-    DiskFullError,
     EngineFolderError,
     HashMismatchError,
     ManifestError,
@@ -25,6 +21,7 @@ from enginery.errors import (
     OutputExistsError,
 )
 from enginery.records import SCHEMA, FileRecord, ManifestRecord, from_json, to_json
+from enginery.staging import staging, swap, writing
 
 __all__ = [
     "MANIFEST",
@@ -32,21 +29,18 @@ __all__ = [
     "check_files",
     "hash_file",
     "is_engine_folder",
-    "make_staging",
     "new_file",
     "new_folder",
     "read_manifest",
     "record_files",
+    "refuse_inside_engine",
     "refuse_to_replace",
-    "stagings",
     "write_manifest",
     "write_text",
-    "writing",
 ]
 
 MANIFEST = "engine.json"
 _CHUNK_BYTES = 1 << 20
-_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
 
 
 @contextlib.contextmanager
@@ -62,18 +56,14 @@ def new_folder(path: Path) -> Iterator[Path]:
     """
     path = Path(path).resolve()
     refuse_to_replace(path)
-    staging = make_staging(path)
-    try:
-        with writing(path):
-            yield staging
-            staging.chmod(0o777 & ~_umask())
-            for file in staging.rglob("*"):
-                _fsync(file)
-            _fsync(staging)
-            _swap(staging, path)
-            _fsync(path.parent)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+    with staging(path) as folder:
+        yield folder
+        folder.chmod(0o777 & ~_umask())
+        for file in folder.rglob("*"):
+            _fsync(file)
+        _fsync(folder)
+        swap(folder, path)
+        _fsync(path.parent)
 
 
 @contextlib.contextmanager
@@ -87,58 +77,18 @@ def new_file(path: Path) -> Iterator[Path]:
     path = Path(path).absolute()
     if path.is_dir():
         raise OutputExistsError(f"{path} is a folder", mend="name a file")
-    folder = make_staging(path)
-    part = folder / path.name
-    try:
-        with writing(path):
-            yield part
-            _fsync(part)
-            part.replace(path)
-            _fsync(path.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def make_staging(path: Path) -> Path:
-    """Make a folder beside `path`, on the same file system, for what will take its name; the caller removes it.
-
-    Raises:
-        OutputError: the parent of `path` cannot be written to.
-        DiskFullError: no space is left.
-    """
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent))
-
-
-def stagings(path: Path) -> set[Path]:
-    """Return the temporary names under which `path` is being written now, or was when its writer was killed."""
-    path = Path(path).resolve()
-    return set(path.parent.glob(f".{glob.escape(path.name)}.*.part"))
+    with staging(path) as folder:
+        part = folder / path.name
+        yield part
+        _fsync(part)
+        part.replace(path)
+        _fsync(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with new_file(path) as part:
         part.write_text(text, encoding="utf-8")
-
-
-@contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write into `OutputError` and `DiskFullError`.
-
-    A refusal that names a file elsewhere, such as a source that may not be read, passes through as it is.
-    """
-    try:
-        yield
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            mend = f"free some space, or name an output on another disk ({_free(path)} free here)"
-            raise DiskFullError(f"no space is left to write {path}", mend=mend) from error
-        if error.errno in _REFUSALS and _is_beside(error, path):
-            mend = "name an output folder that you may write to"
-            raise OutputError(f"cannot write {path}: {error.strerror}", mend=mend) from error
-        raise
 
 
 def hash_file(path: Path) -> str:
@@ -174,6 +124,8 @@ def read_manifest(folder: Path) -> ManifestRecord:
         ManifestError: it has no manifest, or one that this version cannot read.
     """
     folder = Path(folder)
+    if folder.is_file():
+        raise EngineFolderError(f"{folder} is a file, no engine folder", mend="build one from it: `enginery build`")
     if not folder.is_dir():
         raise EngineFolderError(f"there is no engine folder {folder}", mend="build one, or check the path")
     try:
@@ -183,11 +135,20 @@ def read_manifest(folder: Path) -> ManifestRecord:
         raise ManifestError(f"{folder} holds no {MANIFEST}, so it is no engine folder", mend=mend) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ManifestError(f"cannot read {folder / MANIFEST}: {error}", mend="build the engine again") from error
-    manifest = from_json(ManifestRecord, text)
-    if manifest.schema != SCHEMA:
-        mend = "read it with the Enginery that wrote it, or build it again"
-        raise ManifestError(f"{folder / MANIFEST} has format {manifest.schema}, this is {SCHEMA}", mend=mend)
-    return manifest
+    _check_schema(folder / MANIFEST, text)
+    try:
+        return from_json(ManifestRecord, text)
+    except ManifestError as error:
+        raise ManifestError(f"{folder / MANIFEST} is damaged: {error.message}", mend=error.mend) from error
+
+
+def _check_schema(file: Path, text: str) -> None:
+    """Refuse another format before anything of it is read: its fields may be others."""
+    with contextlib.suppress(ValueError, AttributeError):  # no JSON, or no object: the reader says so
+        schema = json.loads(text).get("schema", SCHEMA)
+        if schema != SCHEMA:
+            message = f"{file} has format {schema}, and this Enginery reads format {SCHEMA}"
+            raise ManifestError(message, mend="read it with the Enginery that wrote it, or build it again")
 
 
 def check_files(folder: Path, files: Mapping[str, FileRecord]) -> None:
@@ -225,40 +186,32 @@ def adopt_folder(staged: Path, path: Path) -> None:
     path = Path(path).resolve()
     refuse_to_replace(path)
     with writing(path):
-        _swap(Path(staged), path)
+        swap(Path(staged), path)
         _fsync(path.parent)
 
 
 def refuse_to_replace(path: Path) -> None:
-    """Raise `OutputExistsError` where `path` is a file, or a folder with something else than an engine in it."""
-    if path.is_dir() and not is_engine_folder(path) and any(path.iterdir()):
-        mend = "name another output folder, or empty this one"
-        raise OutputExistsError(f"{path} is a folder with other things in it", mend=mend)
-    if path.exists() and not path.is_dir():
-        raise OutputExistsError(f"{path} is a file", mend="name a folder for the engine")
+    """Refuse an output that would take something else's place.
+
+    Raises:
+        OutputExistsError: `path` is a file, or a folder with something else than an engine in it.
+        OutputError: `path` is inside an engine folder, or cannot be looked at.
+    """
+    refuse_inside_engine(path)
+    with writing(path):
+        if path.is_dir() and not is_engine_folder(path) and any(path.iterdir()):
+            mend = "name another output folder, or empty this one"
+            raise OutputExistsError(f"{path} is a folder with other things in it", mend=mend)
+        if path.exists() and not path.is_dir():
+            raise OutputExistsError(f"{path} is a file", mend="name a folder for the engine")
 
 
-def _swap(staging: Path, path: Path) -> None:
-    if not path.exists():
-        staging.rename(path)
-        return
-    # An empty folder may be renamed over, and its name is nobody else's.
-    old = Path(tempfile.mkdtemp(prefix=f".{path.name}.", suffix=".old", dir=path.parent))
-    path.rename(old)
-    try:
-        staging.rename(path)
-    except BaseException:
-        old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def _is_beside(error: OSError, path: Path) -> bool:
-    """Say whether an error is about `path`, its folders, or what lies beside it; one that names no file may be."""
-    if not isinstance(error.filename, str):
-        return True
-    named = Path(error.filename).absolute()
-    return named.is_relative_to(path.parent) or path.is_relative_to(named)
+def refuse_inside_engine(path: Path) -> None:
+    """Raise `OutputError` where `path` is inside an engine folder, which holds what its manifest lists and no more."""
+    for folder in Path(path).absolute().parents:
+        if is_engine_folder(folder):
+            message = f"{path} would be inside the engine {folder}, and go with it when that is built again"
+            raise OutputError(message, mend="name an output outside of it")
 
 
 def _fsync(path: Path) -> None:
@@ -273,9 +226,3 @@ def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
-
-
-def _free(path: Path) -> str:
-    while not path.exists():
-        path = path.parent
-    return f"{shutil.disk_usage(path).free / 2**20:.0f} MiB"

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import select
-import shutil
 import signal
 import subprocess
 import time
@@ -24,10 +23,11 @@ from typing import Any
 
 from typing_extensions import Self
 
-from enginery import __version__, errors, processes, storage
+from enginery import __version__, errors, processes
 from enginery.environments import find_python, install_line, worker_variables
 from enginery.errors import EnvironmentSetupError, WorkerCrashError, WorkerMemoryError, WorkerTimeoutError
 from enginery.machine import free_memory_bytes
+from enginery.staging import remove_leftovers
 from enginery.worker_loop import PROTOCOL, write_json
 
 __all__ = ["LOG", "Worker"]
@@ -159,14 +159,13 @@ class Worker:
         task = self.folder / f"{self._jobs:04d}-{job}.json"
         write_json(task, {"job": job, "arguments": arguments})
         output = arguments.get("output")
-        before = storage.stagings(Path(output)) if output is not None else set()
         try:
             self._send(task.name)
             answer = self._receive(job, limit_s, on_wait)
         except BaseException:
             self.kill()
-            for staging in (storage.stagings(Path(output)) if output is not None else set()) - before:
-                shutil.rmtree(staging, ignore_errors=True)
+            if output is not None:
+                remove_leftovers(Path(output))
             raise
         return self._result(json.loads((self.folder / answer).read_text(encoding="utf-8")))
 

@@ -18,7 +18,7 @@ LAYERS = (
     ("errors",),
     ("spec", "optional", "streams", "python_files"),
     ("records", "dtypes", "progress"),
-    ("machine", "gpu_packages", "storage", "processes", "environments", "worker", "worker_loop"),
+    ("machine", "gpu_packages", "staging", "storage", "processes", "environments", "worker", "worker_loop"),
     STAGES,
     ("checkup", "jobs"),
     ("evaluation",),
