@@ -6,8 +6,10 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import shlex
 import shutil
 import sys
+import urllib.parse
 
 from enginery import __version__
 from enginery.errors import EnvironmentSetupError
@@ -49,5 +51,6 @@ def install_line(python: str) -> str:
         origin = importlib.metadata.distribution("enginery").read_text("direct_url.json")
         url = json.loads(origin)["url"] if origin else ""
         if url.startswith("file://"):
-            return f"{python} -m pip install {url.removeprefix('file://')}"
-    return f"{python} -m pip install enginery=={__version__}"
+            path = urllib.parse.unquote(url.removeprefix("file://"))
+            return shlex.join([python, "-m", "pip", "install", path])
+    return shlex.join([python, "-m", "pip", "install", f"enginery=={__version__}"])

@@ -391,6 +391,8 @@ class ManifestRecord:
         source_sha256: hash of the source file or of the exported graph.
         graph_sha256: hash of the graph that was handed to the backend.
         files: for each file of the folder, its ``sha256`` and its ``bytes``.
+        environment: name of the other environment that it was chosen from; empty where it was this one.
+        interpreter: path of that environment's Python, which opens it as it was verified and timed.
     """
 
     backend: str
@@ -411,6 +413,8 @@ class ManifestRecord:
     build: BuildRecord | None = None
     verify: VerifyRecord | None = None
     bench: BenchRecord | None = None
+    environment: str = ""
+    interpreter: str = ""
     schema: int = SCHEMA
 
 
