@@ -9,7 +9,7 @@ import numpy as np
 
 from enginery.errors import UnknownNameError
 
-__all__ = ["DTYPES", "FLOATS", "dtype_name", "is_float", "numpy_dtype"]
+__all__ = ["DTYPES", "FLOATS", "dtype_name", "dtype_text", "is_float", "numpy_dtype"]
 
 _NUMPY = (
     "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
@@ -80,3 +80,16 @@ def dtype_name(dtype: np.dtype[Any]) -> str:
         if numpy_dtype(name) == dtype:
             return name
     raise UnknownNameError.from_choices("element type", str(dtype), DTYPES)
+
+
+def dtype_text(dtype: np.dtype[Any]) -> str:
+    """Return ONNX's name for numpy's dtype, or numpy's own where ONNX has none.
+
+    Example:
+        >>> dtype_text(np.dtype("int64")), dtype_text(np.dtype("datetime64[s]"))
+        ('int64', 'datetime64[s]')
+    """
+    try:
+        return dtype_name(dtype)
+    except UnknownNameError:
+        return str(dtype)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,8 @@ __all__ = [
     "check_precision",
     "parse_examples",
     "parse_shapes",
+    "show_sizes",
+    "split_named",
 ]
 
 Option: TypeAlias = str | int | float | bool
@@ -34,6 +37,7 @@ PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 OBJECTIVES = ("latency", "throughput", "size")
 """What `optimize` may minimise or, for throughput, maximise."""
 
+_MAX_SIZE = 2**31 - 1
 _SHAPE_HELP = "write it as NAME=DIMxDIMx..., each DIM as 3, 1..8, 1..8..32 or batch:1..8..32"
 _RANGE = re.compile(r"(?:(?P<name>[A-Za-z_]\w*):)?(?P<numbers>\d+(?:\.\.\d+){0,2})")
 
@@ -66,6 +70,8 @@ class Dim:
                 f"dimension {self.min}..{self.opt}..{self.max} is not in the order min <= opt <= max",
                 mend="write it as min..opt..max, for example 1..8..32",
             )
+        if self.max > _MAX_SIZE:
+            raise UsageError(f"dimension {self.max} is too large", mend=f"give {_MAX_SIZE} at the most")
 
     @classmethod
     def fixed(cls, size: int) -> Dim:
@@ -133,7 +139,17 @@ class Shape:
         return any(dim.dynamic for dim in self.dims)
 
     def __str__(self) -> str:
-        return "x".join(map(str, self.dims)) or "scalar"
+        return show_sizes(self.dims)
+
+
+def show_sizes(sizes: Iterable[object]) -> str:
+    """Write sizes joined by ``x``; ``scalar`` where there are none.
+
+    Example:
+        >>> show_sizes(("batch", 3, 8)), show_sizes(())
+        ('batchx3x8', 'scalar')
+    """
+    return "x".join(map(str, sizes)) or "scalar"
 
 
 @dataclass(frozen=True)
@@ -169,16 +185,34 @@ def parse_shapes(texts: Iterable[str]) -> dict[str, Shape]:
         >>> {name: str(shape) for name, shape in parse_shapes(["ids=1..4x8,mask=1..4x8"]).items()}
         {'ids': '1..4..4x8', 'mask': '1..4..4x8'}
     """
-    shapes: dict[str, Shape] = {}
+    return {name: Shape.parse(body) for name, body in split_named(texts, "shape", _SHAPE_HELP).items()}
+
+
+def split_named(texts: Iterable[str], kind: str, mend: str) -> dict[str, str]:
+    """Cut ``INPUT=VALUE`` texts into names and values; several may stand in one text, separated by ``,`` or ``;``.
+
+    Args:
+        texts: as the command line gives them; the last ``=`` separates, for a name may hold one.
+        kind: what a value is, for messages.
+        mend: how to write it.
+
+    Raises:
+        UsageError: a text has no name, or a name occurs twice.
+
+    Example:
+        >>> split_named(["ids=1x8; mask=1x8"], "shape", "write NAME=SHAPE")
+        {'ids': '1x8', 'mask': '1x8'}
+    """
+    found: dict[str, str] = {}
     for part in (piece for text in texts for piece in re.split(r"[;,]", text) if piece.strip()):
-        name, equals, body = part.partition("=")
+        name, equals, body = part.rpartition("=")
         name = name.strip()
         if not equals or not name:
-            raise UsageError(f"{part.strip()!r} names no input", mend=_SHAPE_HELP)
-        if name in shapes:
-            raise UsageError(f"the shape of {name!r} is given twice", mend="give one shape for each input")
-        shapes[name] = Shape.parse(body)
-    return shapes
+            raise UsageError(f"{part.strip()!r} names no input", mend=mend)
+        if name in found:
+            raise UsageError(f"the {kind} of {name!r} is given twice", mend=f"give one {kind} for each input")
+        found[name] = body
+    return found
 
 
 def parse_examples(texts: Iterable[str]) -> tuple[Example, ...]:
@@ -225,6 +259,10 @@ class VerifySpec:
     repeats: int = 3
     max_rows: int = 8
 
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_error < math.inf:
+            raise UsageError(f"the largest error allowed is {self.max_error}", mend="give 0 or a number above it")
+
 
 @dataclass(frozen=True)
 class BenchSpec:
@@ -246,6 +284,9 @@ class BenchSpec:
     stable_within: float = 0.01
     min_turns: int = 3
     limit_s: float = 10.0
+
+    def __post_init__(self) -> None:
+        _check_positive("the time limit", self.limit_s)
 
 
 @dataclass(frozen=True)
@@ -280,3 +321,11 @@ class OptimizeSpec:
         check_precision(self.precision)
         if self.objective not in OBJECTIVES:
             raise UnknownNameError.from_choices("objective", self.objective, OBJECTIVES)
+        _check_positive("the time limit", self.job_limit_s)
+        if self.max_latency_ms is not None:
+            _check_positive("the largest latency", self.max_latency_ms)
+
+
+def _check_positive(what: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise UsageError(f"{what} is {value}", mend="give a number above 0")

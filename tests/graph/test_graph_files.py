@@ -12,6 +12,7 @@ import pytest
 
 from enginery.errors import CorruptModelError, GraphError, OutputError, OutputExistsError, SourceNotFoundError
 from enginery.graph import files
+from enginery.sources import open_source
 
 
 @pytest.fixture
@@ -286,3 +287,13 @@ def test_external_constants_in_nodes(graph_of, tmp_path, monkeypatch):
         files.save(loaded, tmp_path / name)
         again = files.load(tmp_path / name)
         assert again.graph[0].attributes["value"].as_tensor().numpy().tolist() == [1, 2, 3, 4]
+
+
+def test_the_long_name_of_the_operator_set_is_the_short_one(tmp_path):
+    """``ai.onnx`` and the empty name are one operator set, so a pass that asks for its version finds it."""
+    text = '<ir_version: 8, opset_import: ["ai.onnx": 17]> g (float[2] x) => (float[2] y) { y = Neg(x) }'
+    path = tmp_path / "net.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    assert onnx.load(path).opset_import[0].domain == "ai.onnx"
+    assert files.load(path).opset_imports == {"": 17}
+    assert open_source(onnx.load(path)).export(shapes={}).record.opset == 17

@@ -23,6 +23,7 @@ __all__ = [
     "constants",
     "hash_model",
     "load_model",
+    "normalise",
     "save_model",
     "skeleton",
     "tensor_info",
@@ -142,6 +143,23 @@ def hash_model(path: str | Path) -> str:
     from enginery.graph.files import hash_model as hash_files
 
     return hash_files(Path(path))
+
+
+def normalise(model: ir.Model) -> None:
+    """Bring a model that was read into the form that all else relies on, in place.
+
+    Inputs that also are initializers, as every weight was before IR version 4, are dropped from the inputs; ONNX's own
+    operator set, which may also be spelled ``ai.onnx``, has the empty name (onnx_ir does the same for nodes).
+    """
+    for graph in model.graphs():
+        kept = [value for value in graph.inputs if not value.is_initializer()]
+        if len(kept) < len(graph.inputs):
+            graph.inputs.clear()
+            graph.inputs.extend(kept)
+            model.ir_version = max(model.ir_version or 0, 4)  # the first that allows it
+    for imports in (model.opset_imports, *(function.opset_imports for function in model.functions.values())):
+        if "ai.onnx" in imports:
+            imports[""] = max(imports.pop("ai.onnx"), imports.get("", 0))
 
 
 def save_model(model: ir.Model, path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from enginery import storage
 from enginery.errors import CorruptModelError, GraphError, SourceError, SourceNotFoundError
-from enginery.graph.base import all_graphs, all_nodes, constants
+from enginery.graph.base import all_graphs, all_nodes, constants, normalise
 from enginery.graph.checks import check_file, check_proto, external_files
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ _CHUNK_BYTES = 1 << 20
 def load(path: str | Path) -> ir.Model:
     """Read an ONNX file; large external data stays on disk and is memory-mapped when it is looked at.
 
-    Inputs that also are initializers, as every weight was before IR version 4, are dropped from the inputs.
+    Inputs that also are initializers are dropped from the inputs (`enginery.graph.base.normalise`).
 
     Args:
         path: an ONNX protobuf, its external data in the same folder or below.
@@ -66,7 +66,7 @@ def load(path: str | Path) -> ir.Model:
     _set_folder(model, path.absolute().parent)
     _read_small(model)
     _check_links(model, path)
-    _drop_initialised_inputs(model)
+    normalise(model)
     return model
 
 
@@ -171,15 +171,6 @@ def _check_links(model: ir.Model, path: Path) -> None:
                     continue
                 message = f"{path}: node {node.name or node.op_type!r} reads {value.name!r}, which nothing makes"
                 raise CorruptModelError(message, mend="the graph is damaged: export the model again")
-
-
-def _drop_initialised_inputs(model: ir.Model) -> None:
-    for graph in model.graphs():
-        kept = [value for value in graph.inputs if not value.is_initializer()]
-        if len(kept) < len(graph.inputs):
-            graph.inputs.clear()
-            graph.inputs.extend(kept)
-            model.ir_version = max(model.ir_version or 0, 4)  # the first that allows it
 
 
 def _inline(model: ir.Model) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from enginery.graph.base import Edge, Outline, OutlineNode, Weight, tensor_infos
+from enginery.spec import show_sizes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -109,7 +110,7 @@ def _node(node: ir.Node, number: str, parent: str | None) -> OutlineNode:
         id=number,
         name=node.name or "",
         op=node.op_type,
-        domain="" if node.domain == "ai.onnx" else node.domain,
+        domain=node.domain,
         module=module_path(node),
         attributes={name: _short(attribute) for name, attribute in node.attributes.items()},
         inputs=tuple((value.name or "") if value is not None else "" for value in node.inputs),
@@ -149,7 +150,7 @@ def _short(attribute: ir.Attr) -> str:
 def _short_tensor(tensor: ir.TensorProtocol) -> str:
     import onnx_ir as ir
 
-    shape = "x".join(map(str, tensor.shape.numpy())) or "scalar"
+    shape = show_sizes(tensor.shape.numpy())
     text = f"{tensor.dtype.name.lower()} {shape}"
     small = tensor.size <= _MOST_ELEMENTS and tensor.dtype != ir.DataType.STRING
     return _cut(f"{text}: {tensor.numpy().tolist()}") if small else text

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from enginery.errors import GraphError, UnknownNameError
 from enginery.graph.base import all_graphs, tensor_info
 from enginery.graph.infer import infer_shapes
-from enginery.spec import Dim, Shape
+from enginery.spec import Dim, Shape, show_sizes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -86,7 +86,7 @@ def _axes(value: ir.Value, shape: Shape) -> Iterator[_Axis]:
     else:
         own = [dim if isinstance(dim, int) else dim.value or None for dim in value.shape]
     if len(own) != len(shape.dims):
-        found = "x".join(map(str, tensor_info(value).shape or ())) or "scalar"
+        found = show_sizes(tensor_info(value).shape or ())
         raise GraphError(
             f"the shape {shape} given for input {name!r} has {len(shape.dims)} dimensions, the graph's has {len(own)}: "
             f"{found}",

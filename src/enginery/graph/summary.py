@@ -96,7 +96,7 @@ def _count(model: ir.Model) -> int | None:
 
 
 def _operator(node: ir.Node) -> str:
-    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+    return f"{node.domain}.{node.op_type}" if node.domain else node.op_type
 
 
 def _dynamic_dims(inputs: Iterable[TensorInfo]) -> tuple[str, ...]:

@@ -7,14 +7,15 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
-from enginery.dtypes import DTYPES, dtype_name, is_float, numpy_dtype
-from enginery.errors import DataError, InputError, UnknownNameError
+from enginery.dtypes import DTYPES, dtype_text, is_float, numpy_dtype
+from enginery.errors import DataError, InputError
 from enginery.inputs.base import Array
 from enginery.records import TensorInfo
+from enginery.spec import show_sizes
 
 __all__ = ["LABELS", "Say", "fit_dtype", "log", "match_names", "read_npy", "read_npz", "shown_array", "shown_input"]
 
@@ -135,7 +136,7 @@ def fit_dtype(
         return np.asarray(array, order="C").view(wanted)
     if array.dtype.kind == "U" and info.dtype == "string":
         return array.astype(object)
-    found = _name(array.dtype)
+    found = dtype_text(array.dtype)
     if not _harmless(array, found, info.dtype):
         numpy_name = "str" if info.dtype == "string" else repr(info.dtype)
         raise error(
@@ -153,21 +154,14 @@ def shown_array(name: str, array: Array) -> str:
         >>> shown_array("x", np.zeros((2, 3), np.int8))
         "'x' int8 2x3"
     """
-    return f"{name!r} {array.dtype} {'x'.join(map(str, array.shape)) or 'scalar'}"
+    return f"{name!r} {array.dtype} {show_sizes(array.shape)}"
 
 
 def shown_input(info: TensorInfo) -> str:
     """Say an input's name, element type and shape, or the profile where it has one."""
-    shape = info.profile if info.profile is not None else info.shape
-    text = "of any shape" if shape is None else str(shape) if info.profile else "x".join(map(str, info.shape or ()))
-    return f"{info.name!r} {info.dtype} {text or 'scalar'}"
-
-
-def _name(dtype: np.dtype[Any]) -> str:
-    try:
-        return dtype_name(dtype)
-    except UnknownNameError:
-        return str(dtype)
+    if info.profile is not None:
+        return f"{info.name!r} {info.dtype} {info.profile}"
+    return f"{info.name!r} {info.dtype} {'of any shape' if info.shape is None else show_sizes(info.shape)}"
 
 
 def _harmless(array: Array, found: str, wanted: str) -> bool:

@@ -13,6 +13,7 @@ import numpy as np
 
 from enginery.errors import InputRankError, InputShapeError, UsageError
 from enginery.records import TensorInfo
+from enginery.spec import split_named
 
 __all__ = [
     "Array",
@@ -91,16 +92,7 @@ def parse_ranges(texts: Iterable[str]) -> dict[str, Range]:
         >>> {name: str(found) for name, found in parse_ranges(["input=0..1,ids=0..9"]).items()}
         {'input': '0..1', 'ids': '0..9'}
     """
-    ranges: dict[str, Range] = {}
-    for part in (piece for text in texts for piece in re.split(r"[;,]", text) if piece.strip()):
-        name, equals, body = part.rpartition("=")
-        name = name.strip()
-        if not equals or not name:
-            raise UsageError(f"{part.strip()!r} names no input", mend=_RANGE_HELP)
-        if name in ranges:
-            raise UsageError(f"the range of {name!r} is given twice", mend="give one range for each input")
-        ranges[name] = Range.parse(body)
-    return ranges
+    return {name: Range.parse(body) for name, body in split_named(texts, "range", _RANGE_HELP).items()}
 
 
 def resolve_shapes(

@@ -112,7 +112,7 @@ def _indexed_sizes(value: ir.Value, seen: set[int]) -> Iterator[int]:
         return
     seen.add(id(value))
     for node, place in value.uses():
-        if node.domain not in ("", "ai.onnx"):
+        if node.domain:  # not one of ONNX's own
             continue
         if node.op_type in _INDEXED and place == 1:
             size = _axis_size(node)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 
 from enginery.records import BenchRecord, TensorInfo
-from enginery.spec import Option
+from enginery.spec import Option, show_sizes
 
 __all__ = [
     "NOTHING",
@@ -152,7 +152,7 @@ def duration(seconds: float) -> str:
 
 def shape(sizes: Iterable[int | str]) -> str:
     """Write sizes joined by ``x``; ``scalar`` where there are none."""
-    return "x".join(map(str, sizes)) or "scalar"
+    return show_sizes(sizes)
 
 
 def tensor_shape(info: TensorInfo) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from enginery.errors import UnknownNameError, UsageError
-from enginery.spec import Dim, Shape
+from enginery.spec import Dim, Shape, show_sizes
 
 __all__ = ["check_shapes", "name_axes", "resize", "tracing_sizes"]
 
@@ -68,7 +68,7 @@ def check_shapes(shapes: Mapping[str, Shape], inputs: Mapping[str, tuple[int, ..
         if len(shape.dims) != len(inputs[name]):
             raise UsageError(
                 f"the shape {shape} for input {name!r} has {len(shape.dims)} dimensions, its example has "
-                f"{len(inputs[name])}: {'x'.join(map(str, inputs[name])) or 'scalar'}",
+                f"{len(inputs[name])}: {show_sizes(inputs[name])}",
                 mend="give one range for each axis",
             )
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from enginery.errors import ExportError, InputNameError, SourceError, SourceNotFoundError, UnknownNameError
-from enginery.graph.base import hash_model, load_model, save_model, tensor_infos
+from enginery.graph.base import hash_model, load_model, normalise, save_model, tensor_infos
 from enginery.optional import version
 from enginery.records import ExportRecord
 from enginery.sources import nearest_files
@@ -175,14 +175,8 @@ class OnnxModel:
 
         if isinstance(self._thing, (str, Path)):
             return load_model(self._thing)
-        if _is_ir(self._thing):
-            clone: ir.Model = self._thing.clone()
-            return clone
-        model: ir.Model = ir.from_proto(self._thing)
-        initializers = model.graph.initializers
-        # Old files list their weights among the inputs too; nobody means to feed those.
-        for value in [value for value in model.graph.inputs if value.name in initializers]:
-            model.graph.inputs.remove(value)
+        model: ir.Model = self._thing.clone() if _is_ir(self._thing) else ir.from_proto(self._thing)
+        normalise(model)
         return model
 
     @functools.cached_property

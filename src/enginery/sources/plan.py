@@ -13,7 +13,7 @@ from enginery.dtypes import numpy_dtype
 from enginery.errors import ExportError, UsageError
 from enginery.sources.axes import resize
 from enginery.sources.base import Array
-from enginery.spec import Example, Shape
+from enginery.spec import Example, Shape, show_sizes
 
 __all__ = ["ExportPlan", "check_agreement", "make_example", "show_shapes"]
 
@@ -106,4 +106,4 @@ def show_shapes(feeds: Mapping[str, Array]) -> str:
         >>> show_shapes({"image": np.zeros((2, 3)), "scale": np.zeros(())})
         'image 2x3, scale scalar'
     """
-    return ", ".join(f"{name} {'x'.join(map(str, array.shape)) or 'scalar'}" for name, array in feeds.items())
+    return ", ".join(f"{name} {show_sizes(array.shape)}" for name, array in feeds.items())

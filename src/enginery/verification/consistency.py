@@ -10,7 +10,7 @@ import numpy as np
 from enginery.errors import InputError
 from enginery.inputs.base import Case, Which, resolve_shapes
 from enginery.records import CheckRecord, TensorInfo
-from enginery.spec import VerifySpec
+from enginery.spec import VerifySpec, show_sizes
 from enginery.verification.metrics import measure_all
 
 if TYPE_CHECKING:
@@ -135,5 +135,5 @@ def _covering(inputs: Sequence[TensorInfo], cases: Sequence[Case], which: Which)
 
 
 def _shown(case: Case) -> str:
-    shapes = (f"{name} {'x'.join(map(str, feed_shape(feed))) or 'scalar'}" for name, feed in case.feeds.items())
+    shapes = (f"{name} {show_sizes(feed_shape(feed))}" for name, feed in case.feeds.items())
     return ", ".join(shapes) or "no inputs"

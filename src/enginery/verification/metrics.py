@@ -22,8 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from enginery.dtypes import dtype_name, is_float
-from enginery.errors import UnknownNameError
+from enginery.dtypes import dtype_text, is_float
 from enginery.records import OutputRecord
 from enginery.verification.norms import CHUNK, Array, find_extent, find_norms
 
@@ -105,7 +104,7 @@ def _measure_arrays(actual: Array, expected: Array, name: str, case: str) -> Dif
         return _incomparable(expected, name, case, reason)
     if actual.shape != expected.shape:
         return _incomparable(expected, name, case, f"its shape is {actual.shape}, the reference's {expected.shape}")
-    record = OutputRecord(name, case, _name(actual.dtype), actual.shape)
+    record = OutputRecord(name, case, dtype_text(actual.dtype), actual.shape)
     if kind not in ("float", "complex"):
         return Difference(replace(record, mismatch=_mismatch(actual, expected)))
     record = _with_norms(record, _flat(actual), _flat(expected))
@@ -116,25 +115,18 @@ def _measure_arrays(actual: Array, expected: Array, name: str, case: str) -> Dif
 
 def _incomparable(expected: Any, name: str, case: str, reason: str) -> Difference:
     shape = tuple(np.shape(expected)) if isinstance(expected, np.ndarray | np.generic) else ()
-    dtype = _name(expected.dtype) if isinstance(expected, np.ndarray | np.generic) else type(expected).__name__
+    dtype = dtype_text(expected.dtype) if isinstance(expected, np.ndarray | np.generic) else type(expected).__name__
     return Difference(OutputRecord(name, case, dtype, shape, relative_l2=math.inf), reason)
 
 
 def _kind(array: Array) -> str:
     """Return the family of element types that can be compared in value."""
-    name = _name(array.dtype)
+    name = dtype_text(array.dtype)
     if is_float(name):
         return "float"
     if name.startswith("complex"):
         return "complex"
     return "integer" if "int" in name else name
-
-
-def _name(dtype: np.dtype[Any]) -> str:
-    try:
-        return dtype_name(dtype)
-    except UnknownNameError:
-        return str(dtype)
 
 
 def _flat(array: Array) -> Array:

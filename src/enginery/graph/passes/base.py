@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Pass", "constant_value", "is_op", "is_random", "quiet", "replace_node", "run_library_pass"]
 
-_ONNX_DOMAINS = ("", "ai.onnx")
 _RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 
 
@@ -44,7 +43,7 @@ class Pass(Protocol):
 
 def is_op(node: ir.Node, *names: str) -> bool:
     """Say whether a node is one of ONNX's own operators of these names."""
-    return node.op_type in names and node.domain in _ONNX_DOMAINS
+    return node.op_type in names and not node.domain
 
 
 def is_random(node: ir.Node) -> bool:

@@ -30,16 +30,12 @@ class DropDropout(Pass):
 
     def apply(self, model: ir.Model) -> bool:
         """Remove each that is idle."""
-        changed = False
+        changed, version = False, model.opset_imports.get("", 0)
         for node in list(model.graph.all_nodes()):
             source = node.inputs[0] if node.inputs else None
-            if is_op(node, "Dropout") and source is not None and _idle(node, _version(model)):
+            if is_op(node, "Dropout") and source is not None and _idle(node, version):
                 changed |= replace_node(node, source)
         return changed
-
-
-def _version(model: ir.Model) -> int:
-    return model.opset_imports.get("", 0) or model.opset_imports.get("ai.onnx", 0)
 
 
 def _idle(node: ir.Node, version: int) -> bool:

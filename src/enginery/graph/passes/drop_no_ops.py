@@ -33,7 +33,7 @@ def _sweep(model: ir.Model) -> bool:
     changed = False
     for node in list(model.graph.all_nodes()):
         source = node.inputs[0] if node.inputs else None
-        if node.graph is None or source is None or node.domain not in ("", "ai.onnx"):
+        if node.graph is None or source is None or node.domain:
             continue
         test = _TESTS.get(node.op_type)
         if test is not None and test(node, source):

@@ -33,8 +33,9 @@ class FoldBatchNorm(Pass):
 
     def requires(self, model: ir.Model) -> bool:
         """There must be one, of opset 7 or later: before, an attribute said whether it trains."""
-        version = model.opset_imports.get("", 0) or model.opset_imports.get("ai.onnx", 0)
-        return version >= _OPSET and any(is_op(node, "BatchNormalization") for node in all_nodes(model))
+        return model.opset_imports.get("", 0) >= _OPSET and any(
+            is_op(node, "BatchNormalization") for node in all_nodes(model)
+        )
 
     def apply(self, model: ir.Model) -> bool:
         """Fold each whose weights are constants that nobody else reads."""
