@@ -38,7 +38,7 @@ then the mend, and leaves with the exit code of the class; 0 is success and 1 is
     ├── VerifyError                     80   an engine's outputs are further from its source than allowed
     └── NoCandidateError                81   every candidate failed or was rejected; every reason is listed
 
-An interrupt (Ctrl-C) leaves with 130.
+An interrupt (Ctrl-C) leaves with 130, SIGTERM with 143, a closed terminal (SIGHUP) with 129, each after cleaning up.
 """
 
 from __future__ import annotations
@@ -131,8 +131,8 @@ class UnknownNameError(UsageError):
         """Build the error for `name`, suggesting the nearest of `choices`."""
         known = sorted(choices)
         near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-        listed = ", ".join(known) or "none"
-        mend = f"did you mean {near[0]!r}? (known: {listed})" if near else f"known: {listed}"
+        listed = f"known: {', '.join(known)}" if known else f"there is no {kind} here"
+        mend = f"did you mean {near[0]!r}? ({listed})" if near else listed
         return cls(f"unknown {kind} {name!r}", mend=mend)
 
 

@@ -42,7 +42,10 @@ def require(module: str, *, extra: str, why: str) -> ModuleType:
 
 def installed(module: str) -> bool:
     """Say whether a top-level module could be imported, without importing it."""
-    return importlib.util.find_spec(module) is not None
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):  # something keeps it from being imported: a finder, or None in sys.modules
+        return False
 
 
 def version(distribution: str) -> str | None:

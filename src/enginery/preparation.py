@@ -42,7 +42,7 @@ class Prepared:
         plain: path of the exported graph, untouched.
         path: path of the graph to build: with the shapes asked for, and simplified where that was asked for.
         graph: what is in that graph.
-        inputs: its inputs, each with the profile asked for.
+        inputs: its inputs, each with the profile asked for, if any.
         outputs: its outputs.
         index_limits: values of the inputs that index a table of known size, such as token ids.
     """
@@ -117,7 +117,7 @@ def prepare(
         plain=plain,
         path=path,
         graph=replace(summarise(graph, shapes), sha256=files.hash_model(path)),
-        inputs=_with_open_dims(with_profiles(tensor_infos(graph.graph.inputs), shapes), progress.say),
+        inputs=with_profiles(tensor_infos(graph.graph.inputs), shapes),
         outputs=tensor_infos(graph.graph.outputs),
         index_limits=limits,
     )
@@ -143,14 +143,15 @@ def make_cases(
     from enginery.inputs.recorded import load_data
 
     ranges = {**prepared.index_limits, **(ranges or {})}
-    opt = generated.random_case(prepared.inputs, "opt", seed=seed, ranges=ranges)
-    low = generated.random_case(prepared.inputs, "min", seed=seed, ranges=ranges)
-    high = generated.random_case(prepared.inputs, "max", seed=seed, ranges=ranges)
+    inputs = _with_open_dims(prepared.inputs, say)
+    opt = generated.random_case(inputs, "opt", seed=seed, ranges=ranges)
+    low = generated.random_case(inputs, "min", seed=seed, ranges=ranges)
+    high = generated.random_case(inputs, "max", seed=seed, ranges=ranges)
     random = [case for case in (low, opt, high) if case is opt or not _same_shapes(case, opt)]
-    described = generated.describe(prepared.inputs, ranges=ranges, seed=seed)
+    described = generated.describe(inputs, ranges=ranges, seed=seed)
     if data is None:
         return CaseSet(tuple(random), described, opt.name)
-    recorded = load_data(data, prepared.inputs, say=say)
+    recorded = load_data(data, inputs, say=say)
     ends = [case for case in random if not _same_shapes(case, recorded[0])]
     rows = sum(_rows(case) for case in recorded)
     extra = f"; at {' and '.join(case.name for case in ends)}: {described}" if ends else ""
@@ -230,7 +231,8 @@ def _opened(info: TensorInfo, say: Callable[[str], None]) -> TensorInfo:
     if info.shape is None:
         return info
     unsized = [axis for axis, dim in enumerate(info.shape) if isinstance(dim, str)]
-    shown = "x".join("1..8..32" if axis == 0 else str(dim) for axis, dim in enumerate(info.shape))
+    opened = ["1..64..128" if axis else "1..8..32" for axis in range(len(info.shape))]
+    shown = "x".join(opened[axis] if axis in unsized else str(dim) for axis, dim in enumerate(info.shape))
     if unsized != [0]:
         names = ", ".join(f"{axis} ({info.shape[axis]})" for axis in unsized)
         raise UsageError(

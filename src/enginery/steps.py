@@ -176,7 +176,7 @@ def verify(
             expected, reference = reference_outputs(prepared, chosen.cases, Path(name))
         with progress.step("verify"), loaded.open() as session:
             record = compare(session, chosen.cases, expected, spec=spec, reference=reference, inputs=chosen.described)
-    loaded.with_records(record, loaded.manifest.bench)
+    storage.keep_records(loaded.folder, replace(loaded.manifest, verify=record), progress.say)
     return record
 
 

@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from enginery.errors import (
@@ -29,6 +29,7 @@ __all__ = [
     "check_files",
     "hash_file",
     "is_engine_folder",
+    "keep_records",
     "new_file",
     "new_folder",
     "read_manifest",
@@ -77,6 +78,8 @@ def new_file(path: Path) -> Iterator[Path]:
     path = Path(path).absolute()
     if path.is_dir():
         raise OutputExistsError(f"{path} is a folder", mend="name a file")
+    if path.name != MANIFEST:
+        refuse_inside_engine(path)
     with staging(path) as folder:
         part = folder / path.name
         yield part
@@ -114,6 +117,14 @@ def is_engine_folder(path: Path) -> bool:
 def write_manifest(folder: Path, manifest: ManifestRecord) -> None:
     """Write ``engine.json`` into `folder`, whole or not at all."""
     write_text(folder / MANIFEST, to_json(manifest) + "\n")
+
+
+def keep_records(folder: Path, manifest: ManifestRecord, say: Callable[[str], None]) -> None:
+    """Write a manifest that has new records; where it cannot be written, say so: what was found is worth more."""
+    try:
+        write_manifest(folder, manifest)
+    except OutputError as error:
+        say(f"the record is not kept in the engine: {error.message}")
 
 
 def read_manifest(folder: Path) -> ManifestRecord:

@@ -322,7 +322,7 @@ def test_feeds_that_fit_no_input_are_refused(tmp_path):
     np.save(tmp_path / "whole.npy", ROWS.astype(int))
     np.savez(tmp_path / "y.npz", y=ROWS)
     path = tmp_path / "x.npy"
-    with pytest.raises(InputNameError, match="is given for input 'y', which the engine has not; write NAME=PATH"):
+    with pytest.raises(InputNameError, match="is given for input 'y', which the engine does not have; write NAME=PATH"):
         load_feeds([f"y={path}"], [X])
     with pytest.raises(InputNameError, match="for input 'y'"):
         load_feeds({"y": path}, [X])

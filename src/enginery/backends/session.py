@@ -17,6 +17,7 @@ from enginery.backends.base import Feeds, Runner
 from enginery.dtypes import DTYPES, numpy_dtype
 from enginery.errors import EngineryError, InputNameError, InputRankError, InputShapeError, RunError
 from enginery.records import TensorInfo
+from enginery.spec import show_sizes
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -181,6 +182,11 @@ class Session:
 
     def _check_axis(self, info: TensorInfo, axis: int, size: int, sizes: dict[str, tuple[int, str]]) -> None:
         declared = None if info.shape is None else info.shape[axis]
+        if isinstance(declared, int) and size != declared:
+            raise InputShapeError(
+                f"input {info.name!r}, axis {axis}: size is {size}, the engine takes {declared}",
+                mend=f"give the shape {_shown(info)}, or build an engine for other sizes, where the model allows them",
+            )
         if info.profile is not None and size not in info.profile.dims[axis]:
             dim = info.profile.dims[axis]
             allowed = f"{dim.min} to {dim.max}" if dim.dynamic else str(dim.min)
@@ -188,11 +194,6 @@ class Session:
                 f"input {info.name!r}, axis {axis}{_named(declared)}: size {size} is outside the profile, "
                 f"which allows {allowed}",
                 mend=f"give a size in that range, or build with --shapes {info.name}=... that holds {size}",
-            )
-        if isinstance(declared, int) and info.profile is None and size != declared:
-            raise InputShapeError(
-                f"input {info.name!r}, axis {axis}: size is {size}, the engine takes {declared}",
-                mend=f"give the shape {_shown(info)}",
             )
         if isinstance(declared, str) and declared != "?":
             first, where = sizes.setdefault(declared, (size, f"input {info.name!r} axis {axis}"))
@@ -226,4 +227,4 @@ def _named(declared: int | str | None) -> str:
 
 
 def _shown(info: TensorInfo) -> str:
-    return str(info.profile) if info.profile is not None else "x".join(map(str, info.shape or ()))
+    return str(info.profile) if info.profile is not None else show_sizes(info.shape or ())

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -22,6 +24,8 @@ DEBUG_VARIABLE = "ENGINERY_DEBUG"
 _COMPLETE_VARIABLE = "_ENGINERY_COMPLETE"
 _DEFECT_EXIT_CODE = 1
 _BROKEN_PIPE_EXIT_CODE = 141
+_SIGNAL_EXIT_CODE = 128
+_ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 
 @dataclass
@@ -29,6 +33,14 @@ class Invocation:
     """What the outermost options of one call ask for."""
 
     verbose: bool = False
+
+
+class Ended(BaseException):
+    """A signal asks this process to end; everything that has something to clean up does so on the way out."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.signal = signal.Signals(number)
 
 
 class NearestGroup(click.RichGroup):
@@ -97,19 +109,20 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the words after ``enginery``; those of this process by default.
 
     Returns:
-        0 when done, 2 for wrong words, 130 after an interrupt, 1 for a defect of Enginery itself, and for every
-        other error the code of its class (`enginery.errors` lists them).
+        0 when done, 2 for wrong words, 130 after an interrupt, 128 and the signal's number after another signal that
+        asks to end, 1 for a defect of Enginery itself, and for every other error the code of its class
+        (`enginery.errors` lists them).
     """
     invocation = Invocation(verbose=bool(os.environ.get(DEBUG_VARIABLE)))
     try:
-        with _loud_lines():
+        with _orderly_ends(), _loud_lines():
             return main_inner(sys.argv[1:] if argv is None else argv, invocation)
     except EngineryError as error:
         return _tell(error.message, error.mend, error.exit_code, invocation)
     except click.ClickException as error:
         return _tell(error.format_message(), _usage_mend(error), error.exit_code, invocation)
-    except (KeyboardInterrupt, plain_click.exceptions.Abort):
-        return _tell_interrupted()
+    except (Ended, KeyboardInterrupt, plain_click.exceptions.Abort) as error:
+        return _tell_ended(error)
     except BrokenPipeError:
         return _leave_broken_pipe()
     except Exception as error:  # noqa: BLE001 - the last stand of the program
@@ -130,7 +143,10 @@ def _tell(message: str, mend: str, code: int, invocation: Invocation) -> int:
     return code
 
 
-def _tell_interrupted() -> int:
+def _tell_ended(error: BaseException) -> int:
+    if isinstance(error, Ended):
+        print(f"ended by {error.signal.name}; nothing was written", file=sys.stderr)
+        return _SIGNAL_EXIT_CODE + error.signal
     print("interrupted; nothing was written", file=sys.stderr)
     return INTERRUPTED_EXIT_CODE
 
@@ -157,6 +173,26 @@ class LoudLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Write one line."""
         print(f"note: {record.getMessage()}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _orderly_ends() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the block as Ctrl-C does; one that the caller has set otherwise, as nohup, is kept."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may be told of signals
+        return
+
+    def end(number: int, _frame: object) -> None:
+        raise Ended(number)
+
+    turned = [number for number in _ENDS if signal.getsignal(number) is signal.SIG_DFL]
+    for number in turned:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in turned:
+            signal.signal(number, signal.SIG_DFL)
 
 
 @contextlib.contextmanager

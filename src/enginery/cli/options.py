@@ -5,6 +5,7 @@ Heavy modules are imported when a value is read, never when help is printed.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -138,6 +139,23 @@ def _read(parse: Callable[[Any], Parsed]) -> Callable[[click.Context, click.Para
     return callback
 
 
+class Number(click.FloatRange):
+    """A number in a range, neither NaN nor infinite."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Read it, or refuse it."""
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is no finite number.", param, ctx)
+        return number
+
+
+def _output(text: str | None) -> str | None:
+    if text is not None and not text.strip():
+        raise UsageError("the output has an empty name", mend="name what to write")
+    return text
+
+
 shapes = click.option(
     "--shapes", multiple=True, metavar="NAME=SHAPE", callback=_read(parse_shapes),
     help='Sizes each input may take, such as "input=1..8..32x3x224x224": min..opt..max on any axis.',
@@ -156,7 +174,7 @@ precisions = click.option(
     help=f"What to compute in: {', '.join(PRECISIONS)}, or best to try all that the backends offer.",
 )  # fmt: skip
 max_error = click.option(
-    "--max-error", type=click.FloatRange(min=0), default=1e-3, show_default=True, metavar="NUMBER",
+    "--max-error", type=Number(min=0), default=1e-3, show_default=True, metavar="NUMBER",
     help="Largest error of any output: relative L2 for floats, else the share that differs.",
 )  # fmt: skip
 objective = click.option(
@@ -164,7 +182,7 @@ objective = click.option(
     callback=_read(_objective), help=f"What the chosen engine is best at: {', '.join(OBJECTIVES)}.",
 )  # fmt: skip
 max_latency = click.option(
-    "--max-latency", "max_latency_ms", type=click.FloatRange(min=0, min_open=True), metavar="MS",
+    "--max-latency", "max_latency_ms", type=Number(min=0, min_open=True), metavar="MS",
     help="Reject engines whose median is above it, in milliseconds.",
 )  # fmt: skip
 backend = click.option(
@@ -205,12 +223,12 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print the record
 
 def output(metavar: str, help_text: str, *, required: bool = False) -> Callable[[Any], Any]:
     """Make ``-o/--output``, whose meaning differs between commands."""
-    return click.option("-o", "--output", required=required, metavar=metavar, help=help_text)
+    return click.option("-o", "--output", required=required, metavar=metavar, callback=_read(_output), help=help_text)
 
 
 def time_limit(default: float, help_text: str) -> Callable[[Any], Any]:
     """Make ``--time-limit``, whose default differs between commands."""
     return click.option(
-        "--time-limit", "limit_s", type=click.FloatRange(min=0, min_open=True), default=default, metavar="SECONDS",
+        "--time-limit", "limit_s", type=Number(min=0, min_open=True), default=default, metavar="SECONDS",
         help=f"{help_text} [default: {default:g}]",
     )  # fmt: skip

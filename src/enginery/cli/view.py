@@ -59,6 +59,7 @@ def graph_file(path: Path) -> Path:
     from enginery import storage
 
     manifest = storage.read_manifest(path)
+    storage.check_files(path, manifest.files)
     names = [name for name in manifest.files if name.endswith(".onnx")]
     if not names:
         mend = f"view what it was built from: {manifest.source}" if manifest.source else "view what it was built from"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from enginery.errors import OutputError
 from enginery.graph.agree import difference
 from enginery.graph.base import all_nodes, skeleton, tensor_infos
 from enginery.graph.passes.base import Pass, is_random, quiet
@@ -100,6 +101,8 @@ def _run(one: Pass, model: ir.Model, checks: _Checks) -> tuple[ir.Model, PassRec
             status = "dropped" if reason else "changed" if changed else "unchanged"
         else:
             reason = ""
+    except OutputError:
+        raise
     except Exception as error:  # noqa: BLE001 - whatever a pass does, the graph before it is good
         status, reason = "dropped", f"it raised {type(error).__name__}: {error}"
     kept = copy if status == "changed" else model
@@ -153,6 +156,8 @@ class _Checks:
             return ""
         try:
             found = self.evaluate(model)
+        except OutputError:  # a full disk says nothing about the graph
+            raise
         except Exception as error:  # noqa: BLE001 - the runtime's kinds are its own
             return f"the graph no longer runs: {error}"
         return difference(self.expected, found)
@@ -166,6 +171,8 @@ def _evaluated(model: ir.Model, evaluate: Evaluate | None) -> tuple[Outputs | No
         return None, "the graph draws random numbers"
     try:
         return evaluate(model), ""
+    except OutputError:
+        raise
     except Exception as error:  # noqa: BLE001 - the runtime's kinds are its own
         return None, f"the graph does not run: {error}"
 

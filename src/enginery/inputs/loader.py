@@ -76,7 +76,7 @@ def _failing_as(what: str) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         message = f"{what}: {type(error).__name__}: {error}"
         raise DataError(message, mend="run it by itself first, and check the file and the name") from error
 

@@ -53,7 +53,7 @@ def call_factory(text: str) -> Any:
             return found  # a model that is made at import is as good as a function that makes it
         try:
             return found()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _raised(error, f"calling {text}()") from error
 
 
@@ -62,7 +62,7 @@ def _import_file(path: Path) -> ModuleType:
         raise SourceNotFoundError(f"there is no file {path}", mend=nearest_files(path))
     try:
         return import_file(path)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _raised(error, f"importing {path.name}") from error
 
 
@@ -74,11 +74,11 @@ def _import_package(place: str) -> ModuleType:
             mend = "run from the folder that holds it, install it, or give file.py:factory"
             raise SourceNotFoundError(f"there is no module {error.name!r}, asked for as {place}", mend=mend) from error
         raise _raised(error, f"importing {place}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _raised(error, f"importing {place}") from error
 
 
-def _raised(error: Exception, doing: str) -> SourceError:
+def _raised(error: BaseException, doing: str) -> SourceError:
     line = likely_line(error)
     where = f" at {line}" if line else ""
     return SourceError(f"{doing} raised {type(error).__name__}: {error}{where}", mend="mend it there, and try again")

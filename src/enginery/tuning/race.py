@@ -145,13 +145,14 @@ def time_engines(
         for label, path in engines.items()
     ]
     lanes = _lanes(contestants, course, folder)
-    benches = _run(lanes, course, {}, progress or Progress())
+    progress = progress or Progress()
+    benches = _run(lanes, course, {}, progress)
     records: dict[str, BenchRecord] = {}
     for lane in lanes:
         found = lane.error or benches[lane.contestant.label]
         if isinstance(found, EngineryError):
             raise found
-        storage.write_manifest(lane.engine, replace(storage.read_manifest(lane.engine), bench=found))
+        storage.keep_records(lane.engine, replace(storage.read_manifest(lane.engine), bench=found), progress.say)
         records[lane.contestant.label] = found
     return records
 
