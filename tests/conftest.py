@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import signal
+
 import onnx_ir as ir
 import pytest
+
+# Where the tests run in the background of a script, SIGINT is ignored, and would be in every process they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

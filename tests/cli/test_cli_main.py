@@ -182,9 +182,12 @@ def test_a_reader_that_leaves_early_is_no_error():
         "import os, sys; from enginery.cli.main import main; "
         "r, w = os.pipe(); os.close(r); os.dup2(w, 1); sys.exit(main(['--help']))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert done.stderr == ""
-    assert done.returncode == 141
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    for environment in (buffered, {**buffered, "PYTHONUNBUFFERED": "1"}):
+        command = [sys.executable, "-c", code]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        assert done.stderr == ""
+        assert done.returncode == 141
 
 
 def test_a_terminal_without_unicode_is_no_error():

@@ -116,7 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     invocation = Invocation(verbose=bool(os.environ.get(DEBUG_VARIABLE)))
     try:
         with _orderly_ends(), _loud_lines():
-            return main_inner(sys.argv[1:] if argv is None else argv, invocation)
+            code = main_inner(sys.argv[1:] if argv is None else argv, invocation)
+            sys.stdout.flush()  # now, while a reader that has gone is an error that is caught
+            return code
     except EngineryError as error:
         return _tell(error.message, error.mend, error.exit_code, invocation)
     except click.ClickException as error:
