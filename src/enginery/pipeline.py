@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enginery import preparation, steps, storage
+from enginery.environments import find_python
 from enginery.machine import describe_machine
 from enginery.progress import Progress
 from enginery.records import OptimizeRecord, to_plain
@@ -138,7 +139,7 @@ def optimize(
         cases = preparation.make_cases(prepared, data=data, ranges=ranges, seed=spec.verify.seed, say=progress.say)
         race = _race(prepared, cases, spec, folder, progress)
         record = _record(prepared, race, spec, output, begin)
-        _save(race.engines[race.chosen], record, output)
+        record = _save(race.engines[race.chosen], record, output, progress)
     return OptimizeResult(record, output)
 
 
@@ -195,12 +196,21 @@ def _record(prepared: Prepared, race: Race, spec: OptimizeSpec, output: Path, be
     )
 
 
-def _save(built: Path, record: OptimizeRecord, output: Path) -> None:
-    """Give the chosen engine its records and its place."""
+def _save(built: Path, record: OptimizeRecord, output: Path, progress: Progress) -> OptimizeRecord:
+    """Give the chosen engine its records and its place; say loudly where only another environment opens it as timed."""
     chosen = next(row for row in record.candidates if row.label == record.chosen)
-    manifest = storage.read_manifest(built)
-    storage.write_manifest(built, replace(manifest, verify=chosen.verify, bench=chosen.bench))
+    manifest = replace(storage.read_manifest(built), verify=chosen.verify, bench=chosen.bench)
+    if python := record.spec["environments"].get(chosen.environment):
+        manifest = replace(manifest, environment=chosen.environment, interpreter=find_python(python))
+        note = (
+            f"the engine belongs to the environment {manifest.environment!r}: open it with {manifest.interpreter} "
+            f"(Python {manifest.machine.python}, {manifest.backend} {manifest.backend_version})"
+        )
+        progress.say(note)
+        record = replace(record, notes=(*record.notes, note))
+    storage.write_manifest(built, manifest)
     storage.adopt_folder(built, output)
+    return record
 
 
 def _parsed(shapes: Mapping[str, Shape | str] | None) -> dict[str, Shape]:

@@ -27,6 +27,7 @@ def engine_text(record: ManifestRecord, style: Style = PLAIN) -> str:
             ("graph", f"SHA-256 {record.graph_sha256[:_SHORT_HASH]}" if record.graph_sha256 else ""),
             ("built by", f"Enginery {record.enginery}, {record.created}"),
             ("built on", machine_line(record.machine)),
+            ("open with", f"{record.interpreter}, environment {record.environment!r}" if record.interpreter else ""),
             ("verified", _verified(record.verify)),
             ("timed", _timed(record.bench)),
             *(("note", note) for note in (record.build.notes if record.build else ())),

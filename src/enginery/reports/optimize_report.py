@@ -43,10 +43,13 @@ def optimize_text(record: OptimizeRecord, style: Style = PLAIN) -> str:
 def next_steps_text(record: OptimizeRecord, style: Style = PLAIN) -> str:
     """Say where the engine is and how to run it, from the shell and from Python."""
     inputs = " ".join(f"{info.name}={info.name}.npy" for info in record.graph.inputs)
+    chosen = next(row for row in record.candidates if row.label == record.chosen)
+    python = record.spec.get("environments", {}).get(chosen.environment)
+    command = f"{python} -m enginery" if python else "enginery"
     return facts(
         [
             ("engine", record.engine),
-            ("run it", f"enginery run {record.engine} {inputs} -o outputs.npz"),
+            ("run it", f"{command} run {record.engine} {inputs} -o outputs.npz"),
             ("in Python", f'enginery.load("{record.engine}").run(feeds)'),
         ],
         style,
@@ -152,9 +155,23 @@ def _facts(record: OptimizeRecord, compared: _Compared) -> list[tuple[str, str]]
         ("baselines", _baselines(compared)),
         ("graph", _graph(record)),
         ("machine", machine_line(record.machine)),
+        ("versions", _versions(record.candidates)),
         ("unstable", _unstable(record.candidates)),
         *(("note", note) for note in dict.fromkeys((*record.notes, *_notes(record.candidates)))),
     ]
+
+
+def _versions(rows: Sequence[CandidateRecord]) -> str:
+    """Name the version of each backend that built something, environment by environment."""
+    found: dict[str, dict[str, str]] = {}
+    for row in rows:
+        if row.build:
+            found.setdefault(row.environment, {})[row.backend] = row.build.backend_version
+    said = {
+        name: ", ".join(f"{backend} {version}" for backend, version in versions.items())
+        for name, versions in found.items()
+    }
+    return "; ".join(versions if name == "here" else f"@{name}: {versions}" for name, versions in said.items())
 
 
 def _first(record: OptimizeRecord, what: str) -> list[CandidateRecord]:
