@@ -6,7 +6,9 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from enginery.backends.arrays import as_torch
 from enginery.backends.session import Session
+from enginery.dtypes import numpy_dtype
 from enginery.errors import InputDtypeError, InputNameError, InputRankError, RunError
 from enginery.records import TensorInfo
 from enginery.spec import Shape
@@ -196,3 +198,10 @@ def test_an_array_of_another_device_says_so():
 
     with pytest.raises(InputDtypeError, match=r"cannot be read as a numpy array: .*; move it to the CPU first"):
         session(X).run({"x": Far()})
+
+
+def test_what_torch_cannot_hold_stays_as_it_is():
+    """An output of four bits has no type in torch, and comes back as the numpy array it is."""
+    pytest.importorskip("torch")
+    array = np.zeros((2, 3), numpy_dtype("int4"))
+    assert as_torch(array) is array

@@ -42,13 +42,16 @@ def holds_torch(arrays: Iterable[Any]) -> bool:
 
 
 def as_torch(array: Any) -> Any:
-    """Return a torch tensor that shares the array's memory; what torch cannot hold (texts, lists) as it is."""
+    """Return a torch tensor that shares the array's memory; what torch cannot hold (texts, lists, int4) as it is."""
     torch: Any = sys.modules["torch"]
     if not isinstance(array, np.ndarray) or array.dtype.kind == "O":
         return array
     if array.dtype.name in (extended := _extended_types(torch)):
         return torch.from_dlpack(array.view(_carrier(array.dtype.itemsize))).view(extended[array.dtype.name])
-    return torch.from_dlpack(array)
+    try:
+        return torch.from_dlpack(array)
+    except BufferError:  # four bits and fewer
+        return array
 
 
 def _from_dlpack(array: Any, name: str) -> np.ndarray[Any, Any]:
