@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import errno
+import logging
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -12,11 +14,12 @@ from typing import TYPE_CHECKING
 from enginery import __version__, backends, storage
 from enginery.backends.asked import check_precision_offered
 from enginery.backends.session import Session
-from enginery.errors import BuildError, EngineryError, UnknownNameError
+from enginery.errors import BackendUnavailableError, BuildError, EngineryError, UnknownNameError
 from enginery.graph.base import tensor_infos
 from enginery.machine import describe_machine, peak_memory_bytes
 from enginery.records import BenchRecord, BuildRecord, FileRecord, ManifestRecord, TensorInfo, VerifyRecord
-from enginery.spec import BuildSpec, Dim, Option, Shape
+from enginery.spec import BuildSpec, Dim, Option, Shape, show_sizes
+from enginery.staging import is_full, writing
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -24,6 +27,8 @@ if TYPE_CHECKING:
     from enginery.backends.base import Backend, Built
 
 __all__ = ["Engine", "build", "load", "with_profiles"]
+
+_LOG = logging.getLogger("enginery")
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Engine:
             ProviderError: it would run elsewhere than asked.
             BuildError: the library refused the artefact.
         """
-        backend = backends.get_available(self.manifest.backend)
+        backend = self._find_backend()
         try:
             runner = backend.open(self.folder, self.manifest, dict(options or {}))
         except EngineryError:
@@ -58,6 +63,24 @@ class Engine:
             mend = backend.diagnose(error, None) or "build the engine again on this machine"
             raise BuildError(f"{self.manifest.backend} cannot open {self.folder}: {error}", mend=mend) from error
         return Session(runner, self.manifest.inputs, self.manifest.outputs, lambda error: backend.diagnose(error, None))
+
+    def _find_backend(self) -> Backend:
+        """Return the backend; say loudly where its version is not the one that was verified and timed."""
+        manifest = self.manifest
+        there = f"open it with {manifest.interpreter}, of the environment {manifest.environment!r}"
+        try:
+            backend = backends.get_available(manifest.backend)
+        except (BackendUnavailableError, UnknownNameError) as error:
+            mend = f"{there}; or {error.mend}" if manifest.interpreter else error.mend
+            raise BackendUnavailableError(f"{self.folder} cannot be opened: {error.message}", mend=mend) from error
+        version = backend.probe().version
+        if version != manifest.backend_version:
+            _LOG.warning(
+                "%s was built with %s %s and is opened with %s: verify it again, or %s",
+                self.folder, manifest.backend, manifest.backend_version, version,
+                there if manifest.interpreter else "build it again",
+            )  # fmt: skip
+        return backend
 
     def with_records(self, verify: VerifyRecord | None, bench: BenchRecord | None) -> Engine:
         """Write verify and benchmark records into the manifest, and return the engine that has them."""
@@ -165,6 +188,9 @@ def _build_artefact(module: Backend, name: str, graph: ir.Model, spec: BuildSpec
     except EngineryError:
         raise
     except Exception as error:
+        if is_full(folder):  # the library's own words for it may be about the graph
+            with writing(folder):
+                raise OSError(errno.ENOSPC, "no space is left", str(folder)) from error
         mend = module.diagnose(error, graph) or "the text above is the library's own; check the graph with it"
         raise BuildError(f"{name} cannot build this graph: {error}", mend=mend) from error
 
@@ -217,7 +243,7 @@ def _profile(info: TensorInfo, asked: Shape | None) -> Shape | None:
     if len(asked.dims) != len(info.shape):
         raise BuildError(
             f"the shape {asked} given for input {info.name!r} has {len(asked.dims)} dimensions, "
-            f"the graph's has {len(info.shape)}: {'x'.join(map(str, info.shape))}",
+            f"the graph's has {len(info.shape)}: {show_sizes(info.shape)}",
             mend="give one range for each axis",
         )
     for axis, (dim, own) in enumerate(zip(asked.dims, info.shape, strict=True)):
