@@ -91,7 +91,7 @@ def test_refuses_sizes_that_disagree(session):
 def test_refuses_another_fixed_size(build):
     """A size that the graph has fixed is the only one taken."""
     engine = build("fixed (float[2, 3] x) => (float[2, 3] y) { y = Abs(x) }")
-    refused = pytest.raises(InputShapeError, match="axis 1: size 4 is outside the profile, which allows 3")
+    refused = pytest.raises(InputShapeError, match="axis 1: size is 4, the engine takes 3; give the shape 2x3")
     with engine.open() as session, refused:
         session.run({"x": np.zeros((2, 4), np.float32)})
 

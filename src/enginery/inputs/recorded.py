@@ -17,6 +17,7 @@ from enginery.inputs.batches import Item, cut_batches
 from enginery.inputs.loader import run_loader
 from enginery.inputs.pictures import SUFFIXES, load_picture
 from enginery.records import TensorInfo
+from enginery.spec import show_sizes
 
 __all__ = ["load_data", "load_feeds", "load_picture"]
 
@@ -204,13 +205,13 @@ def _only(infos: Mapping[str, TensorInfo], path: Path) -> str:
 def _no_input(name: str, names: Sequence[str], path: str) -> InputNameError:
     listed = ", ".join(map(repr, names)) or "none"
     return InputNameError(
-        f"{path} is given for input {name!r}, which the engine has not",
+        f"{path} is given for input {name!r}, which the engine does not have",
         mend=f"write NAME=PATH; the inputs are {listed}",
     )
 
 
 def _stack(name: str, rows: Sequence[Array]) -> Array:
     if len({row.shape for row in rows}) > 1:
-        shapes = ", ".join("x".join(map(str, row.shape)) for row in rows)
+        shapes = ", ".join(show_sizes(row.shape) for row in rows)
         raise DataError(f"the pictures of input {name!r} have different sizes: {shapes}", mend="make them one size")
     return np.concatenate(rows)
