@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias
 from enginery.errors import UnknownNameError, UsageError
 
 __all__ = [
+    "HERE",
     "OBJECTIVES",
     "PRECISIONS",
     "BenchSpec",
@@ -289,6 +290,10 @@ class BenchSpec:
         _check_positive("the time limit", self.limit_s)
 
 
+HERE = "here"
+"""Name of this interpreter's own environment."""
+
+
 @dataclass(frozen=True)
 class OptimizeSpec:
     """What `optimize` was asked for; saved with its result.
@@ -324,6 +329,8 @@ class OptimizeSpec:
         _check_positive("the time limit", self.job_limit_s)
         if self.max_latency_ms is not None:
             _check_positive("the largest latency", self.max_latency_ms)
+        if HERE in self.environments:
+            raise UsageError(f"{HERE!r} is this interpreter's own environment", mend="call the other one otherwise")
 
 
 def _check_positive(what: str, value: float) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from enginery.records import BenchRecord, CandidateRecord, MachineRecord, OptimizeRecord
 from enginery.reports import figures
 from enginery.reports.layout import PLAIN, Column, Style, facts, footnotes, join, paragraph, table
+from enginery.spec import HERE
 
 __all__ = ["machine_line", "next_steps_text", "optimize_text", "speed_up"]
 
@@ -171,7 +172,7 @@ def _versions(rows: Sequence[CandidateRecord]) -> str:
         name: ", ".join(f"{backend} {version}" for backend, version in versions.items())
         for name, versions in found.items()
     }
-    return "; ".join(versions if name == "here" else f"@{name}: {versions}" for name, versions in said.items())
+    return "; ".join(versions if name == HERE else f"@{name}: {versions}" for name, versions in said.items())
 
 
 def _first(record: OptimizeRecord, what: str) -> list[CandidateRecord]:

@@ -10,13 +10,10 @@ from typing import Any
 from enginery import backends
 from enginery.errors import EngineryError, UnknownNameError
 from enginery.records import GraphRecord, MachineRecord
-from enginery.spec import PRECISIONS, OptimizeSpec, Option
+from enginery.spec import HERE, PRECISIONS, OptimizeSpec, Option
 from enginery.worker import Worker
 
-__all__ = ["BASELINE", "HERE", "Contestant", "arrange_candidates", "list_candidates", "probe_environments"]
-
-HERE = "here"
-"""Name of this interpreter's own environment."""
+__all__ = ["BASELINE", "Contestant", "arrange_candidates", "list_candidates", "probe_environments"]
 
 BASELINE = "onnxruntime"
 """The backend that everybody has; with its default options on the untouched graph it is what users have today."""

@@ -28,8 +28,8 @@ from enginery.errors import (
 from enginery.inputs.base import load_cases
 from enginery.progress import Progress, Step
 from enginery.records import BenchRecord, CandidateRecord
-from enginery.spec import BenchSpec, OptimizeSpec, Option
-from enginery.tuning.candidates import HERE, Contestant
+from enginery.spec import HERE, BenchSpec, OptimizeSpec, Option
+from enginery.tuning.candidates import Contestant
 from enginery.tuning.choose import choose
 from enginery.tuning.lane import Course, Lane, make_room
 
