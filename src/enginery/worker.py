@@ -19,9 +19,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any
-
-from typing_extensions import Self
+from typing import TYPE_CHECKING, Any
 
 from enginery import __version__, errors, processes
 from enginery.environments import find_python, install_line, worker_variables
@@ -29,6 +27,9 @@ from enginery.errors import EnvironmentSetupError, WorkerCrashError, WorkerMemor
 from enginery.machine import free_memory_bytes
 from enginery.staging import remove_leftovers
 from enginery.worker_loop import PROTOCOL, write_json
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["LOG", "Worker"]
 
