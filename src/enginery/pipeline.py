@@ -99,6 +99,7 @@ def optimize(
 
     Raises:
         SourceError: the source cannot be taken.
+        EnvironmentSetupError: an environment's interpreter is not there.
         NoCandidateError: no candidate was accepted; the message lists every reason.
         OutputError: the engine cannot be written.
 
@@ -130,6 +131,8 @@ def optimize(
     progress = progress or Progress()
     output = Path(output) if output is not None else _default_output(source)
     storage.refuse_to_replace(output.absolute())
+    for python in spec.environments.values():
+        find_python(python)  # a slip in a path is told before any work
     progress.plan(*(step for step in _EXPECTED_S if spec.simplify or step[0] != "simplify"))
     with staging(output.resolve()) as folder:
         prepared = preparation.prepare(

@@ -548,7 +548,7 @@ def _read_dataclass(kind: type, plain: Any, where: str) -> Any:
         if item.name in plain:
             values[item.name] = _read(_hints(kind)[item.name], plain[item.name], f"{where}.{item.name}")
         elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
-            raise KeyError(f"{where}.{item.name} is missing")
+            raise TypeError(f"{where}.{item.name} is missing")
     return kind(**values)
 
 

@@ -14,9 +14,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from enginery.dtypes import DTYPES, is_float, numpy_dtype
-from enginery.errors import DataError, UnknownNameError, UsageError
+from enginery.errors import DataError, InputShapeError, UnknownNameError, UsageError
 from enginery.inputs.base import Array, Case, Range, Which, resolve_shapes
+from enginery.machine import free_memory_bytes
 from enginery.records import TensorInfo
+from enginery.spec import show_sizes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -61,6 +63,7 @@ def random_case(
         UnknownNameError: a range names no input.
         UsageError: a range does not fit the input's element type.
         DataError: an input is no tensor.
+        InputShapeError: the inputs do not fit into memory.
 
     Example:
         >>> case = random_case([TensorInfo("ids", "int64", (2, 3))], "opt", seed=0, ranges={"ids": Range(5, 5)})
@@ -69,6 +72,7 @@ def random_case(
     """
     ranges = _checked(inputs, ranges)
     shapes = resolve_shapes(inputs, which, sizes)
+    _check_memory(inputs, which, shapes)
     feeds: dict[str, Any] = {}
     for info in inputs:
         stream = np.random.SeedSequence([seed, zlib.crc32(info.name.encode())])
@@ -158,6 +162,23 @@ def _default_range(dtype: str) -> Range | None:
     if dtype == "float8e8m0":
         return _POWERS_OF_TWO  # it has neither zero nor negative numbers
     return None if is_float(dtype) or dtype.startswith("complex") or dtype == "string" else _BITS
+
+
+def _check_memory(inputs: Sequence[TensorInfo], which: Which, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuse inputs that are larger than the memory that is free, before any is made."""
+    free = free_memory_bytes()
+    sizes = {info.name: math.prod(shapes[info.name]) * _itemsize(info.dtype) for info in inputs}
+    if free and sum(sizes.values()) > free:
+        largest = max(sizes, key=lambda name: sizes[name])
+        raise InputShapeError(
+            f"the {which} inputs need {sum(sizes.values()) / 2**30:.1f} GiB, and {free / 2**30:.1f} GiB of memory are "
+            f"free: {largest!r} is {show_sizes(shapes[largest])}",
+            mend=f"give smaller sizes, for example --shapes {largest}=...",
+        )
+
+
+def _itemsize(dtype: str) -> int:
+    return numpy_dtype(dtype).itemsize if dtype in DTYPES else 0
 
 
 def _random(info: TensorInfo, shape: tuple[int, ...], values: Range | None, generator: np.random.Generator) -> Array:
