@@ -203,7 +203,8 @@ def test_a_missing_library_says_how_to_get_it(monkeypatch, tmp_path):
     with pytest.raises(BackendUnavailableError) as caught:
         engine.load(built.folder).open()
     assert str(caught.value) == (
-        "backend 'openvino' is not here: openvino is not installed; run: pip install \"enginery[openvino]\""
+        f"{built.folder} cannot be opened: backend 'openvino' is not here: openvino is not installed; "
+        'run: pip install "enginery[openvino]"'
     )
 
 
