@@ -14,10 +14,10 @@ __all__ = ["diagnose"]
 
 _OTHERWISE = "build with another backend"
 _MEANINGS = {
-    r"No conversion rule found for operations: (?P<ops>[^\n]+)": (
+    r"(?:No conversion rule found for|does not support the following ONNX) operations: (?P<ops>[^\n]+)": (
         "OpenVINO {version} does not know {ops}: run: pip install --upgrade openvino, or " + _OTHERWISE
     ),
-    r"externally stored data in file \((?P<file>[^,)]+)": (
+    r"(?:externally stored data in file \(|external data: .*data_full_path: )(?P<file>[^,)]+)": (
         "the file of weights {file} is missing or cut short: copy it to the graph's folder"
     ),
     r"weights data in bin file|Incorrect weights in bin": (
