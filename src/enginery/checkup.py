@@ -190,7 +190,7 @@ def _backend_row(name: str) -> DoctorRow:
     found = json.loads(printed.splitlines()[-1])
     if found["available"]:
         return DoctorRow("backend", name, found["version"], "here", summary)
-    return DoctorRow("backend", name, found["version"], "missing", found["reason"], found["mend"])
+    return DoctorRow("backend", name, found["version"], "missing", found["reason"], found["mend"].removeprefix("run: "))
 
 
 def _without_broken(probed: Iterable[DoctorRow], libraries: Iterable[DoctorRow]) -> list[DoctorRow]:
