@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from enginery import backends, storage
-from enginery.errors import UnknownNameError, UsageError
+from enginery.errors import GraphError, UnknownNameError, UsageError
 from enginery.preparation import Prepared, bench_case, make_cases, prepare, reference_outputs
 from enginery.progress import Progress
 from enginery.records import BenchRecord, DoctorRecord, ExportRecord, GraphRecord, ManifestRecord, VerifyRecord
@@ -71,7 +71,9 @@ def export(
             simplify=simplify, progress=progress,
         )  # fmt: skip
         files.save(files.load(prepared.path), output)
-    return replace(prepared.export, nodes=prepared.graph.nodes)
+    axes = {info.name: tuple(dim for dim in info.shape or () if isinstance(dim, str)) for info in prepared.inputs}
+    dynamic = {name: names for name, names in axes.items() if names}
+    return replace(prepared.export, nodes=prepared.graph.nodes, dynamic_axes=dynamic)
 
 
 def build(
@@ -167,10 +169,14 @@ def verify(
     loaded = engines.load(engine)
     shapes = {info.name: info.profile for info in loaded.manifest.inputs if info.profile is not None}
     with tempfile.TemporaryDirectory(prefix="enginery-") as name:
-        prepared = prepare(
-            source, Path(name), examples=examples, example_inputs=example_inputs, shapes=shapes, simplify=False,
-            progress=progress,
-        )  # fmt: skip
+        try:
+            prepared = prepare(
+                source, Path(name), examples=examples, example_inputs=example_inputs, shapes=shapes, simplify=False,
+                progress=progress,
+            )  # fmt: skip
+        except (UnknownNameError, GraphError) as error:  # the engine's shapes do not fit the source's inputs
+            mend = f"name what it was built from ({loaded.manifest.source})"
+            raise UsageError(f"{engine} was not built from {source}: {error.message}", mend=mend) from error
         chosen = make_cases(prepared, data=data, ranges=ranges, seed=spec.seed, say=progress.say)
         with progress.step("reference"):
             expected, reference = reference_outputs(prepared, chosen.cases, Path(name))
@@ -310,5 +316,7 @@ def _by_label(engines: Sequence[str | Path]) -> dict[str, Path]:
     labelled: dict[str, Path] = {}
     for engine in engines:
         path = Path(engine)
-        labelled[path.name if path.name not in labelled else str(path)] = path
+        label = path.name if path.name not in labelled else str(path)
+        times = sum(1 for other in labelled.values() if other == path)
+        labelled[f"{label} ({times + 1})" if label in labelled else label] = path
     return labelled

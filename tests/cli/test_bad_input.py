@@ -483,6 +483,36 @@ def test_an_environment_without_enginery(tmp_path, here):
     assert f"{python} -m pip install" in row["reason"]
 
 
+def test_another_model_than_the_engine_was_built_from(refused, here):
+    """Inputs of other names or sizes, and outputs of other shapes, are told as what they are."""
+    model("other (float[b, 4] x) => (float[b, 4] y) { y = Relu(x) }", here / "other.onnx")
+    model("small (float[b, 1, 4, 4] image) => (float[b, 1, 4, 4] scores) { scores = Relu(image) }", here / "small.onnx")
+    model("near (float[b, 1, 8, 8] image) => (float[b, 1, 8, 8] scores) { scores = Relu(image) }", here / "near.onnx")
+    for name in ("other.onnx", "small.onnx"):
+        says = (f"ort.engine was not built from {name}", "name what it was built from (digits.onnx)")
+        refused(2, "verify", "ort.engine", name, says=says)
+    told = enginery("verify", "ort.engine", "near.onnx", cwd=here)
+    assert told.code == 80
+    assert "was the engine built from this source?" in told.said
+    assert "raise --max-error" not in told.said
+
+
+@pytest.mark.parametrize(("opset", "said"), [("99", "there is no opset 99"), ("9", "No Adapter")])
+def test_an_opset_that_cannot_be_had(opset, said, refused):
+    """What there is no version of, and what cannot be converted, is told without a place in other people's code."""
+    text = refused(13, "export", DIGITS, "-o", "x.onnx", "--opset", opset, says=(said,))
+    assert ".h:" not in text
+
+
+def test_a_picture_that_is_resized(here):
+    """The picture is not of the model's size: that is said."""
+    image = pytest.importorskip("PIL.Image")
+    image.fromarray(np.zeros((20, 30), np.uint8)).save(here / "wide.png")
+    told = enginery("run", "ort.engine", "wide.png", cwd=here)
+    assert told.code == 0
+    assert told.said == "note: wide.png is resized from 30x20 to 8x8 (width x height)\n"
+
+
 # Engine folders
 
 

@@ -105,3 +105,12 @@ def test_sizes_are_no_parameters(graph_of):
     }}""")
     record = summarise(model)
     assert (record.parameters, record.parameter_bytes) == (4, 16)
+
+
+def test_operators_of_others_are_not_guessed():
+    """Nobody knows what an operator of another domain computes, whatever it is called."""
+    import onnx_ir as ir
+
+    text = """<ir_version: 8, opset_import: ["": 17, "acme": 1]>
+        g (float[2, 2] x) => (float[2, 2] y) { y = acme.MatMul(x, x) }"""
+    assert summarise(ir.from_onnx_text(text)).flops is None

@@ -31,7 +31,10 @@ def command(
     limit_s: float,
     as_json: bool,
 ) -> None:
-    """Time engines against each other: each in a process of its own, taking turns."""
+    """Time engines against each other: each in a process of its own, taking turns.
+
+    Example: enginery bench one.engine other.engine
+    """
     spec = BenchSpec(limit_s=limit_s)
     from enginery import steps
     from enginery.cli.output import emit, working

@@ -39,6 +39,8 @@ def command(
     """Build one engine with one backend, in a worker process.
 
     SOURCE is an ONNX file, file.py:factory or package.module:factory (a torch module).
+
+    Example: enginery build model.onnx -o model.engine --backend openvino --option threads=2
     """
     from enginery import steps
     from enginery.cli.output import emit, working

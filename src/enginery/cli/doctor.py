@@ -15,7 +15,10 @@ _EXPECTED_S = 8.0
 @click.command("doctor")
 @options.as_json
 def command(*, as_json: bool) -> None:
-    """Say what is here, what is missing or broken, and the exact line that mends it."""
+    """Say what is here, what is missing or broken, and the exact line that mends it.
+
+    Example: enginery doctor
+    """
     from enginery import steps
     from enginery.cli.output import emit, working
     from enginery.reports.text import doctor_text

@@ -31,6 +31,8 @@ def command(
     """Turn a trained model into an ONNX file.
 
     SOURCE is an ONNX file, file.py:factory or package.module:factory (a torch module).
+
+    Example: enginery export net.py:make -o net.onnx --example "input:float32[1,3,224,224]"
     """
     from enginery import steps
     from enginery.cli.output import emit, working

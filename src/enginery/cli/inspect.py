@@ -16,6 +16,8 @@ def command(path: str, *, as_json: bool) -> None:
     """Show what is in an engine or a graph: tensors, profiles, precision, versions, sizes.
 
     PATH is an engine folder or an ONNX file.
+
+    Example: enginery inspect model.engine
     """
     from enginery import steps
     from enginery.cli.output import emit, to_stderr

@@ -42,6 +42,8 @@ def command(
     """Build, verify and time every candidate; save the fastest that is accurate enough.
 
     SOURCE is an ONNX file, file.py:factory or package.module:factory (a torch module).
+
+    Example: enginery optimize model.onnx --shapes "input=1..8..32x3x224x224" --data heldout.npz
     """
     spec = _spec(**asked)
     from enginery import pipeline

@@ -29,7 +29,10 @@ def command(
 ) -> None:
     """Run an engine once, and show what it answers.
 
-    INPUT is a .npy, a .npz or a picture, as name=file where the engine has several inputs.
+    INPUT is a .npy, a .npz or a picture, as name=file where the engine has several inputs. A picture is resized to
+    the input, and its values are scaled to 0..1 for floats; for anything else give the array.
+
+    Example: enginery run model.engine input=photo.png -o outputs.npz
     """
     if output is not None and Path(output).suffix not in (".npz", ".npy"):
         raise UsageError(f"outputs cannot be written as {output}", mend="name a .npz or a .npy file")

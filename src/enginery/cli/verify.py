@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import rich_click as click
@@ -36,6 +37,8 @@ def command(
     """Compare the outputs of ENGINE with those of SOURCE, on data or on random inputs.
 
     Leaves with exit code 80 when an output is further off than the bound, or a check fails.
+
+    Example: enginery verify model.engine model.onnx --max-error 0.001
     """
     spec = VerifySpec(max_error=max_error, seed=seed)
     from enginery import steps
@@ -46,5 +49,8 @@ def command(
         record = steps.verify(engine, source, examples=examples, data=data, ranges=ranges, spec=spec, progress=progress)
     emit(record, lambda style: verify_text(record, style), as_json=as_json)
     if not record.passed:
+        near = math.isfinite(record.error) and all(check.passed is not False for check in record.checks)
         mend = "raise --max-error if that is near enough, or build with a higher precision"
+        if not near:
+            mend = "look at what failed above; was the engine built from this source?"
         raise VerifyError(f"{engine} does not agree with {source}: {record.reason}", mend=mend)

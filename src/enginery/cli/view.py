@@ -32,6 +32,8 @@ def command(path: str, *, output: str | None, no_open: bool, netron: bool) -> No
     """Write a page that shows the graph, and open it.
 
     PATH is an ONNX file, or an engine folder that holds one. The page is one file and needs no network.
+
+    Example: enginery view model.onnx -o model.html --no-open
     """
     file = graph_file(Path(path))
     if netron:

@@ -48,6 +48,7 @@ _PER_INPUT_ELEMENT = {
     "LayerNormalization": 7, "InstanceNormalization": 7, "GroupNormalization": 7, "RMSNormalization": 4,
     "MeanVarianceNormalization": 5,
 }  # fmt: skip
+_OWN_DOMAINS = ("", "ai.onnx", "ai.onnx.ml")
 _GATES = {"LSTM": 4, "GRU": 3, "RNN": 1}
 
 
@@ -55,8 +56,10 @@ def node_flops(node: ir.Node) -> int:
     """Return the floating-point operations of one run of a node, its subgraphs not included.
 
     Raises:
-        UnknownShapeError: a shape it depends on is not known.
+        UnknownShapeError: a shape it depends on is not known, or it is none of ONNX's own operators.
     """
+    if node.domain not in _OWN_DOMAINS:
+        raise UnknownShapeError(f"the operator {node.domain}.{node.op_type}")
     if node.op_type in _MOVES:
         return 0
     if node.op_type in _PER_INPUT_ELEMENT:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -41,6 +41,7 @@ def load_picture(
     *,
     mean: float | Sequence[float] | None = None,
     std: float | Sequence[float] | None = None,
+    say: Callable[[str], None] = lambda _: None,
 ) -> Array:
     """Read a picture as one row of an input.
 
@@ -53,6 +54,7 @@ def load_picture(
         info: an input of shape (batch, channels, height, width), or with the channels last; the axis of 1 or 3 tells.
         mean: for each channel or for all, on the scale 0..1; only for floats.
         std: divides what is left; only for floats.
+        say: told where the picture is resized.
 
     Returns:
         An array of shape (1, C, H, W) or (1, H, W, C) that the caller owns: uint8 holds 0..255, floats
@@ -70,7 +72,7 @@ def load_picture(
             f"input {info.name!r} takes {info.dtype}, a picture is uint8 or floats",
             mend="give the array in an npy file",
         )
-    pixels = _pixels(Path(path), layout)
+    pixels = _pixels(Path(path), layout, say)
     if info.dtype == "uint8":
         if mean is not None or std is not None:
             raise InputDtypeError(f"input {info.name!r} takes uint8, which has no mean or std", mend="leave them out")
@@ -102,7 +104,7 @@ def _layout(info: TensorInfo) -> _Layout:
     )
 
 
-def _pixels(path: Path, layout: _Layout) -> Array:
+def _pixels(path: Path, layout: _Layout, say: Callable[[str], None]) -> Array:
     """Return the picture as uint8 of shape (height, width, channels)."""
     image = require("PIL.Image", extra="pictures", why="to read pictures")
     operations = require("PIL.ImageOps", extra="pictures", why="to read pictures")
@@ -117,6 +119,7 @@ def _pixels(path: Path, layout: _Layout) -> Array:
         raise DataError(f"{path} cannot be read as a picture: {error}", mend="check that it opens elsewhere") from error
     size = (_side(picture.width, layout.width), _side(picture.height, layout.height))
     if picture.size != size:
+        say(f"{path} is resized from {picture.width}x{picture.height} to {size[0]}x{size[1]} (width x height)")
         picture = picture.resize(size, image.Resampling.BILINEAR)
     return np.asarray(picture, np.uint8).reshape(size[1], size[0], layout.channels)
 

@@ -184,7 +184,7 @@ def _read_feed(name: str, path: Path, inputs: Sequence[TensorInfo], say: Say) ->
     elif path.suffix == ".npy" or path.suffix.lower() in SUFFIXES:
         name = name or (path.stem if path.stem in infos else _only(infos, path))
         if path.suffix != ".npy":
-            return {name: load_picture(path, infos[name])}
+            return {name: load_picture(path, infos[name], say=say)}
         arrays = {name: read_npy(path)}
     else:
         raise DataError(

@@ -21,7 +21,7 @@ def graph_text(record: GraphRecord, style: Style = PLAIN) -> str:
             ("graph", record.name or "(no name)"),
             ("nodes", ", ".join([f"{record.nodes:,}", *inner])),
             ("parameters", parameters),
-            ("FLOPs", figures.count(record.flops) if record.flops is not None else "unknown: shapes are open"),
+            ("FLOPs", figures.count(record.flops) if record.flops is not None else _why_unknown(record)),
             ("opset", ", ".join(f"{domain or 'ai.onnx'} {version}" for domain, version in record.opsets.items())),
             ("IR version", str(record.ir_version)),
             ("dynamic", ", ".join(record.dynamic_dims) or "no dimension"),
@@ -77,3 +77,7 @@ def tensors_table(inputs: Iterable[TensorInfo], outputs: Iterable[TensorInfo], s
 
 def _own_shape(info: TensorInfo) -> str:
     return "any rank" if info.shape is None else figures.shape(info.shape)
+
+
+def _why_unknown(record: GraphRecord) -> str:
+    return "unknown: shapes are open" if record.dynamic_dims else "unknown: not all operators are ONNX's own"

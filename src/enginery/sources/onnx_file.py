@@ -194,14 +194,18 @@ class OnnxModel:
 
 def _convert(graph: ir.Model, opset: int) -> ir.Model:
     import onnx_ir as ir
-    from onnx import version_converter
+    from onnx import defs, version_converter
 
+    newest = defs.onnx_opset_version()
+    if opset > newest:
+        raise ExportError(f"there is no opset {opset} in the installed onnx", mend=f"give {newest} at the most")
     try:
         proto = version_converter.convert_version(ir.to_proto(graph), opset)
     except Exception as error:
         own = graph.opset_imports.get("", 0)
+        reason = str(error).rpartition(" failed: ")[2]  # what comes before is a place in onnx's own code
         raise ExportError(
-            f"onnx's version converter cannot bring this graph from opset {own} to {opset}: {error}",
+            f"onnx's version converter cannot bring this graph from opset {own} to {opset}: {reason}",
             mend=f"keep opset {own}, or export the model again with opset {opset}",
         ) from error
     converted: ir.Model = ir.from_proto(proto)

@@ -121,7 +121,8 @@ def _nothing_left(judged: Sequence[CandidateRecord]) -> NoCandidateError:
     mend = "mend what failed; run `enginery doctor` to see what is here"
     if any(row.status == "rejected" for row in rows):
         mend = "allow a larger error or latency, or another precision"
-    return NoCandidateError(f"none of {len(rows)} candidates is acceptable:{listed}", mend=mend)
+    said = f"none of {len(rows)} candidates is acceptable" if len(rows) > 1 else "the only candidate is not acceptable"
+    return NoCandidateError(f"{said}:{listed}", mend=mend)
 
 
 def _bench(row: CandidateRecord) -> BenchRecord:
