@@ -19,7 +19,7 @@ from enginery.backends import onnxruntime
 from enginery.backends.base import Availability
 from enginery.cli.main import main
 from enginery.environments import install_line
-from enginery.errors import BackendUnavailableError, UsageError
+from enginery.errors import BackendUnavailableError, EnvironmentSetupError, UsageError
 from enginery.spec import BenchSpec, OptimizeSpec, parse_shapes
 from enginery.tuning import race
 
@@ -81,7 +81,10 @@ def test_two_versions_in_one_table(old, tmp_path, capsys):
     (site / "enginery").mkdir()
     for name, text in (("__init__", "__version__ = '0.0.9'"), ("jobs", STALE)):
         (site / "enginery" / f"{name}.py").write_text(text)
-    named = {"old": old, "bare": bare, "stale": stale, "lost": tmp_path / "no" / "python", "folder": tmp_path}
+    no_python = tmp_path / "program"
+    no_python.write_text("#!/bin/sh\nexit 3\n")
+    no_python.chmod(0o755)
+    named = {"old": old, "bare": bare, "stale": stale, "program": no_python}
     command = [f"--environment={name}={python}" for name, python in named.items()]
     command += ["--backend", "onnxruntime", "--shapes", "image=1..4..8x1x8x8", "-o", str(tmp_path / "digits.engine")]
     assert main(["optimize", str(DIGITS), *command, "--no-simplify", "--json"]) == 0
@@ -92,12 +95,12 @@ def test_two_versions_in_one_table(old, tmp_path, capsys):
     assert rows["onnxruntime @old"]["verify"]["passed"]
     assert rows["onnxruntime @old"]["bench"]["p50_ms"] > 0
     failed = {label: row["reason"] for label, row in rows.items() if row["status"] == "failed"}
-    assert list(failed) == ["@bare", "@stale", "@lost", "@folder"]
+    assert list(failed) == ["@bare", "@stale", "@program"]
     assert "No module named 'enginery'" in failed["@bare"]
     assert failed["@bare"].endswith(f"run: {install_line(str(bare))}")
     assert f"holds Enginery 0.0.9, this is {enginery.__version__}; run: {install_line(str(stale))}" in failed["@stale"]
-    for name in ("lost", "folder"):
-        assert failed[f"@{name}"].startswith(f"there is no interpreter {named[name]}")
+    said = f"{no_python} holds no usable Enginery: it ended without a word; run: {install_line(str(no_python))}"
+    assert failed["@program"] == said
 
 
 STALE = """
@@ -106,6 +109,14 @@ hello = {"enginery": "0.0.9", "protocol": 1, "python": "3.10.0"}
 os.write(int(sys.argv[2]), (json.dumps(hello) + "\\n").encode())
 sys.stdin.read()
 """
+
+
+@pytest.mark.parametrize("name", ["no/python", "."])
+def test_a_path_without_a_program_is_refused_before_any_work(tmp_path, name):
+    """A slip in a path is told at once, not as a row after minutes of work."""
+    with pytest.raises(EnvironmentSetupError, match="there is no interpreter"):
+        pipeline.optimize(DIGITS, spec=spec(lost=str(tmp_path / name)), output=tmp_path / "digits.engine")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_engine_of_another_environment_says_so(chosen_elsewhere, old):
