@@ -12,7 +12,7 @@ from enginery import preparation, steps, storage
 from enginery.environments import find_python
 from enginery.machine import describe_machine
 from enginery.progress import Progress
-from enginery.records import OptimizeRecord, to_plain
+from enginery.records import FileRecord, OptimizeRecord, to_json, to_plain
 from enginery.spec import BenchSpec, Example, OptimizeSpec, Shape, VerifySpec, parse_shapes
 from enginery.staging import staging
 
@@ -22,9 +22,12 @@ if TYPE_CHECKING:
     from enginery.preparation import CaseSet, Prepared
     from enginery.tuning.race import Race
 
-__all__ = ["OptimizeResult", "optimize"]
+__all__ = ["RECORD", "OptimizeResult", "optimize"]
 
 _CANDIDATES = "candidates"
+RECORD = "optimize.json"
+"""Name of the file in a saved engine's folder that holds the `OptimizeRecord`."""
+
 _EXPECTED_S = (("export", 5.0), ("simplify", 5.0), ("reference", 5.0), (_CANDIDATES, 40.0))
 """Steps and their seconds for a model of middle size; the last stands for those that are listed later."""
 
@@ -200,7 +203,10 @@ def _record(prepared: Prepared, race: Race, spec: OptimizeSpec, output: Path, be
 
 
 def _save(built: Path, record: OptimizeRecord, output: Path, progress: Progress) -> OptimizeRecord:
-    """Give the chosen engine its records and its place; say loudly where only another environment opens it as timed."""
+    """Give the chosen engine its records and its place; say loudly where only another environment opens it as timed.
+
+    The whole record, every candidate in it, goes beside the manifest as ``optimize.json``.
+    """
     chosen = next(row for row in record.candidates if row.label == record.chosen)
     manifest = replace(storage.read_manifest(built), verify=chosen.verify, bench=chosen.bench)
     if python := record.spec["environments"].get(chosen.environment):
@@ -211,7 +217,9 @@ def _save(built: Path, record: OptimizeRecord, output: Path, progress: Progress)
         )
         progress.say(note)
         record = replace(record, notes=(*record.notes, note))
-    storage.write_manifest(built, manifest)
+    (built / RECORD).write_text(to_json(record) + "\n", encoding="utf-8")
+    file = FileRecord(storage.hash_file(built / RECORD), (built / RECORD).stat().st_size)
+    storage.write_manifest(built, replace(manifest, files={**manifest.files, RECORD: file}))
     storage.adopt_folder(built, output)
     return record
 
