@@ -197,6 +197,8 @@ def adopt_folder(staged: Path, path: Path) -> None:
     path = Path(path).resolve()
     refuse_to_replace(path)
     with writing(path):
+        for file in (*Path(staged).rglob("*"), Path(staged)):
+            _fsync(file)
         swap(Path(staged), path)
         _fsync(path.parent)
 
