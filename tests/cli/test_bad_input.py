@@ -181,6 +181,7 @@ def needs(size): return size
 )
 def test_a_factory_that_fails(name, code, said, refused, here):
     """What a user's own code raises, sys.exit too, is told with its line."""
+    pytest.importorskip("torch")
     (here / "made.py").write_text(FACTORIES)
     refused(code, "export", f"made.py:{name}", "-o", "x.onnx", says=(said,), PYTHONDONTWRITEBYTECODE="1")
 
@@ -557,6 +558,7 @@ def test_an_artefact_with_data_outside_the_folder(refused, here):
 
     import onnx
 
+    pytest.importorskip("onnxruntime", "1.24", reason="ONNX Runtime before 1.24 reads weights outside the folder")
     artefact = here / "ort.engine" / "model.onnx"
     graph = onnx.load(artefact)
     (here / "outside.bin").write_bytes(graph.graph.initializer[0].raw_data)
