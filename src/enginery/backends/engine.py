@@ -17,7 +17,7 @@ from enginery.backends.session import Session
 from enginery.errors import BackendUnavailableError, BuildError, EngineryError, UnknownNameError
 from enginery.graph.base import tensor_infos
 from enginery.machine import describe_machine, peak_memory_bytes
-from enginery.records import BenchRecord, BuildRecord, FileRecord, ManifestRecord, TensorInfo, VerifyRecord
+from enginery.records import BuildRecord, FileRecord, ManifestRecord, TensorInfo
 from enginery.spec import BuildSpec, Dim, Option, Shape, show_sizes
 from enginery.staging import is_full, writing
 
@@ -81,12 +81,6 @@ class Engine:
                 there if manifest.interpreter else "build it again",
             )  # fmt: skip
         return backend
-
-    def with_records(self, verify: VerifyRecord | None, bench: BenchRecord | None) -> Engine:
-        """Write verify and benchmark records into the manifest, and return the engine that has them."""
-        manifest = replace(self.manifest, verify=verify, bench=bench)
-        storage.write_manifest(self.folder, manifest)
-        return Engine(self.folder, manifest)
 
 
 def load(path: str | Path) -> Engine:
