@@ -9,6 +9,7 @@ import pytest
 from enginery import preparation
 from enginery.errors import UsageError
 from enginery.progress import Progress
+from enginery.sources import open_source
 from enginery.spec import parse_shapes
 
 PAIR = """<ir_version: 8, opset_import: ["": 17]>
@@ -30,7 +31,9 @@ class Said(Progress):
 
 def test_an_input_without_a_shape_takes_the_sizes_of_its_symbols(tmp_path):
     """One --shapes sizes every input with the same symbolic names: the mask follows the ids."""
-    prepared = preparation.prepare(ir.from_onnx_text(PAIR), tmp_path, shapes=parse_shapes(["ids=1..2..4x8..16..32"]))
+    prepared = preparation.prepare(
+        open_source(ir.from_onnx_text(PAIR)), tmp_path, shapes=parse_shapes(["ids=1..2..4x8..16..32"])
+    )
     assert [str(info.profile) for info in prepared.inputs] == ["batch:1..2..4xlength:8..16..32"] * 2
     cases = preparation.make_cases(prepared, say=lambda _: None)
     assert [(case.name, case.feeds["mask"].shape) for case in cases.cases] == [
@@ -41,7 +44,7 @@ def test_an_input_without_a_shape_takes_the_sizes_of_its_symbols(tmp_path):
 def test_a_static_model_is_run_at_its_opt_shape(tmp_path):
     """Where all ends are one, the case is the one that is timed."""
     text = PAIR.replace("batch, length", "2, 3")
-    prepared = preparation.prepare(ir.from_onnx_text(text), tmp_path)
+    prepared = preparation.prepare(open_source(ir.from_onnx_text(text)), tmp_path)
     cases = preparation.make_cases(prepared, say=lambda _: None)
     assert [case.name for case in cases.cases] == [cases.timed] == ["opt"]
 
@@ -49,12 +52,12 @@ def test_a_static_model_is_run_at_its_opt_shape(tmp_path):
 def test_open_sizes_are_guessed_for_the_first_axis_alone(tmp_path):
     """A batch that nobody sized is tried at 1 and 2, and said so; any other axis is asked for."""
     text, said = PAIR.replace("batch, length", "batch, 3"), Said()
-    prepared = preparation.prepare(ir.from_onnx_text(text), tmp_path, simplify=False, progress=said)
+    prepared = preparation.prepare(open_source(ir.from_onnx_text(text)), tmp_path, simplify=False, progress=said)
     assert said.lines == []
     cases = preparation.make_cases(prepared, say=said.say).cases
     assert [array.shape for case in cases for array in case.feeds.values()] == [(1, 3), (1, 3), (2, 3), (2, 3)]
     assert said.lines[0].startswith("input 'ids' has a dynamic axis 0 and no sizes for it: verified at 1 and 2")
-    prepared = preparation.prepare(ir.from_onnx_text(PAIR), tmp_path, simplify=False)
+    prepared = preparation.prepare(open_source(ir.from_onnx_text(PAIR)), tmp_path, simplify=False)
     with pytest.raises(
         UsageError, match=r"input 'ids' has dynamic axes 0 \(batch\), 1 \(length\) and no sizes"
     ) as told:
@@ -65,7 +68,7 @@ def test_open_sizes_are_guessed_for_the_first_axis_alone(tmp_path):
 def test_a_graph_whose_inputs_cannot_be_made_up_is_simplified_all_the_same(tmp_path):
     """Sequences are not drawn at random: the structure alone is checked then, and that is said."""
     said = Said()
-    prepared = preparation.prepare(ir.from_onnx_text(SEQUENCE), tmp_path, progress=said)
+    prepared = preparation.prepare(open_source(ir.from_onnx_text(SEQUENCE)), tmp_path, progress=said)
     assert prepared.simplify is not None
     assert prepared.simplify.checked_by.endswith("(outputs not compared: nothing to run the graph with was given)")
     (line,) = said.lines
@@ -74,7 +77,7 @@ def test_a_graph_whose_inputs_cannot_be_made_up_is_simplified_all_the_same(tmp_p
 
 def test_the_reference_of_an_onnx_file_is_the_untouched_graph(tmp_path):
     """Its outputs come from the graph as it was exported, and are named in words."""
-    prepared = preparation.prepare(ir.from_onnx_text(PAIR), tmp_path, shapes=parse_shapes(["ids=2x3"]))
+    prepared = preparation.prepare(open_source(ir.from_onnx_text(PAIR)), tmp_path, shapes=parse_shapes(["ids=2x3"]))
     cases = preparation.make_cases(prepared, say=lambda _: None)
     (outputs,), said = preparation.reference_outputs(prepared, cases.cases, tmp_path)
     np.testing.assert_array_equal(outputs["y"], sum(cases.cases[0].feeds.values()))

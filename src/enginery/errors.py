@@ -10,7 +10,11 @@ then the mend, and leaves with the exit code of the class; 0 is success and 1 is
     ├── SourceError                     10   the trained model cannot be taken
     │   ├── SourceNotFoundError         11   no such file, module or factory
     │   ├── CorruptModelError           12   the file is not what its name says, or is cut short
-    │   └── ExportError                 13   no exporter gave a right graph; every reason is listed
+    │   ├── ExportError                 13   no exporter gave a right graph; every reason is listed
+    │   │   └── ExporterCrashError      17   every exporter's process died
+    │   ├── UnsafeModelError            14   loading the file would run code that it brings
+    │   ├── SignatureError              15   a SavedModel has no signature that can be called
+    │   └── CustomOperatorError         16   it needs operators that are not here
     ├── GraphError                      20   a graph cannot be transformed as asked
     ├── InputError                      30   arrays do not fit the engine
     │   ├── InputNameError              31   an input is missing or unknown
@@ -52,12 +56,14 @@ __all__ = [
     "BackendUnavailableError",
     "BuildError",
     "CorruptModelError",
+    "CustomOperatorError",
     "DataError",
     "DiskFullError",
     "EngineFolderError",
     "EngineryError",
     "EnvironmentSetupError",
     "ExportError",
+    "ExporterCrashError",
     "GraphError",
     "HashMismatchError",
     "InputDtypeError",
@@ -73,9 +79,11 @@ __all__ = [
     "PrecisionError",
     "ProviderError",
     "RunError",
+    "SignatureError",
     "SourceError",
     "SourceNotFoundError",
     "UnknownNameError",
+    "UnsafeModelError",
     "UsageError",
     "VerifyError",
     "WorkerCrashError",
@@ -164,6 +172,30 @@ class ExportError(SourceError):
     """No exporter gave a right graph; the message lists every attempt and its reason."""
 
     exit_code = 13
+
+
+class UnsafeModelError(SourceError):
+    """Loading the file would run code that it brings along, such as a pickle's."""
+
+    exit_code = 14
+
+
+class SignatureError(SourceError):
+    """A SavedModel has no signature that can be called."""
+
+    exit_code = 15
+
+
+class CustomOperatorError(SourceError):
+    """The model needs operators that are neither ONNX's nor its framework's own, and are not here."""
+
+    exit_code = 16
+
+
+class ExporterCrashError(ExportError):
+    """Every exporter's process died; the message carries the last lines of each log."""
+
+    exit_code = 17
 
 
 class GraphError(EngineryError):

@@ -13,7 +13,8 @@ from enginery.environments import find_python
 from enginery.machine import describe_machine
 from enginery.progress import Progress
 from enginery.records import FileRecord, OptimizeRecord, to_json, to_plain
-from enginery.spec import BenchSpec, Example, OptimizeSpec, Shape, VerifySpec, parse_shapes
+from enginery.sources import opened
+from enginery.spec import BenchSpec, Example, OptimizeSpec, Shape, SourceSpec, VerifySpec, parse_shapes
 from enginery.staging import staging
 
 if TYPE_CHECKING:
@@ -73,6 +74,9 @@ def optimize(
     simplify: bool = True,
     limit_s: float = 10.0,
     examples: Sequence[Example] = (),
+    signature: str | None = None,
+    weights: str | Path | None = None,
+    make_dynamic: Sequence[str] = (),
     spec: OptimizeSpec | None = None,
     progress: Progress | None = None,
 ) -> OptimizeResult:
@@ -94,6 +98,9 @@ def optimize(
         simplify: whether to simplify the graph first.
         limit_s: seconds that one candidate is timed at the most.
         examples: name, dtype and shape of each input, as the command line gives them.
+        signature: which function of a SavedModel.
+        weights: a file of weights for what a factory returns.
+        make_dynamic: axes of an ONNX model that shall vary; see `enginery.spec.SourceSpec`.
         spec: everything above in one, with the limits of verification and benchmark; stands over the arguments.
         progress: told what is going on.
 
@@ -137,11 +144,11 @@ def optimize(
     for python in spec.environments.values():
         find_python(python)  # a slip in a path is told before any work
     progress.plan(*(step for step in _EXPECTED_S if spec.simplify or step[0] != "simplify"))
-    with staging(output.resolve()) as folder:
-        prepared = preparation.prepare(
-            source, folder, examples=examples, example_inputs=example_inputs, shapes=spec.shapes,
-            simplify=spec.simplify, progress=progress,
-        )  # fmt: skip
+    asked = SourceSpec(
+        tuple(examples), example_inputs, signature, None if weights is None else str(weights), tuple(make_dynamic)
+    )
+    with staging(output.resolve()) as folder, opened(source, asked) as found:
+        prepared = preparation.prepare(found, folder, shapes=spec.shapes, simplify=spec.simplify, progress=progress)
         cases = preparation.make_cases(prepared, data=data, ranges=ranges, seed=spec.verify.seed, say=progress.say)
         race = _race(prepared, cases, spec, folder, progress)
         record = _record(prepared, race, spec, output, begin)
@@ -164,9 +171,9 @@ def _race(prepared: Prepared, cases: CaseSet, spec: OptimizeSpec, folder: Path, 
     timed = next(case for case in cases.cases if case.name == cases.timed)
     progress.drop(_CANDIDATES)
     contestants = list_candidates(prepared.graph, describe_machine(), spec, folder=folder)
-    in_process = {}
+    frameworks = {}
     if prepared.source.framework is not None:
-        in_process[prepared.source.framework] = prepared.source.timer(timed.feeds)
+        frameworks[prepared.source.framework] = prepared.source.timer(timed.feeds)
     return race(
         contestants,
         graph=prepared.path,
@@ -181,7 +188,7 @@ def _race(prepared: Prepared, cases: CaseSet, spec: OptimizeSpec, folder: Path, 
         graph_sha256=prepared.graph.sha256,
         reference=reference,
         inputs=cases.described,
-        in_process=in_process,
+        frameworks=frameworks,
         progress=progress,
     )
 

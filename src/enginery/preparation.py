@@ -7,12 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from enginery import sources
 from enginery.errors import InputError, UsageError
 from enginery.evaluation import REFERENCE_BACKEND, Evaluator
 from enginery.progress import Progress
 from enginery.records import ExportRecord, GraphRecord, ManifestRecord, SimplifyRecord, TensorInfo
-from enginery.spec import Dim, Example, Shape
+from enginery.spec import Dim, Shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -68,11 +67,9 @@ class CaseSet:
 
 
 def prepare(
-    source: Any,
+    source: Source,
     folder: Path,
     *,
-    examples: Sequence[Example] = (),
-    example_inputs: Any = None,
     shapes: Mapping[str, Shape] | None = None,
     opset: int | None = None,
     simplify: bool = True,
@@ -81,7 +78,7 @@ def prepare(
     """Export a source and ready its graph for building; writes ``plain.onnx`` and ``graph.onnx`` into `folder`.
 
     Raises:
-        SourceError: the source cannot be taken.
+        SourceError: the source cannot be exported.
         GraphError: the graph cannot have the shapes asked for.
         UnknownNameError: a shape names no input.
     """
@@ -97,8 +94,7 @@ def prepare(
     simplified = None
     with Evaluator(folder) as evaluator:
         with progress.step("export"):
-            opened = sources.open_source(source, examples=examples, example_inputs=example_inputs)
-            exported = opened.export(
+            exported = source.export(
                 shapes=shapes, opset=opset, evaluate=lambda model, feeds: evaluator.run(model, [feeds])[0]
             )
             plain = folder / "plain.onnx"
@@ -111,7 +107,7 @@ def prepare(
     path = folder / "graph.onnx"
     files.save(graph, path)
     return Prepared(
-        source=opened,
+        source=source,
         export=exported.record,
         simplify=simplified,
         plain=plain,

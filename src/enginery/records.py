@@ -57,12 +57,14 @@ class TensorInfo:
         dtype: ONNX's name of the element type in lower case: ``float32``, ``int64``, ``bool``, ``string``, ...
         shape: a size or a symbolic name for each axis (``?`` where it has no name); None where the rank is unknown.
         profile: the sizes the engine accepts, for an input of an engine.
+        layout: what its axes stand for, such as ``NHWC``, where the source says so.
     """
 
     name: str
     dtype: str
     shape: tuple[int | str, ...] | None
     profile: Shape | None = None
+    layout: str | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +105,10 @@ class ExportRecord:
         source: what it was, such as ``torch module ResNet`` or ``resnet50.onnx``.
         exporter: what made the graph, such as ``torch.onnx.export (dynamo)``; ``none`` for an ONNX file.
         attempts: exporters that were tried before and why each was not used.
+        nodes: as exported.
+        nodes_simplified: after simplification; None where that was not asked for.
+        nodes_with_module: how many say which module of the source they came from.
+        peak_memory_bytes: of the process that exported, its whole life; None where it is unknown.
     """
 
     source: str
@@ -115,6 +121,9 @@ class ExportRecord:
     nodes: int
     attempts: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    nodes_simplified: int | None = None
+    nodes_with_module: int = 0
+    peak_memory_bytes: int | None = None
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from enginery.errors import UnknownNameError, UsageError
 
@@ -21,6 +21,7 @@ __all__ = [
     "OptimizeSpec",
     "Option",
     "Shape",
+    "SourceSpec",
     "VerifySpec",
     "check_precision",
     "parse_examples",
@@ -174,6 +175,26 @@ class Example:
             raise UsageError(f"{text!r} is not an example input", mend='write it as "input:float32[1,3,224,224]"')
         name, dtype, sizes = match.groups()
         return cls(name, dtype, tuple(int(size) for size in sizes.split(",") if size.strip()))
+
+
+@dataclass(frozen=True)
+class SourceSpec:
+    """What is said of a trained model besides where it is.
+
+    Args:
+        examples: name, dtype and shape of each input, where the model itself does not know them.
+        example_inputs: real inputs of one call: an array, a tuple of them, or a dict by name.
+        signature: which function of a SavedModel; None where it has one, or for ``serving_default``.
+        weights: path of a file of weights to load into what a factory returns.
+        make_dynamic: axes that an ONNX model has fixed and that shall vary, each as ``NAME`` (the first axis of
+            every input) or ``NAME=INPUT:AXIS,INPUT:AXIS``.
+    """
+
+    examples: tuple[Example, ...] = ()
+    example_inputs: Any = None
+    signature: str | None = None
+    weights: str | None = None
+    make_dynamic: tuple[str, ...] = ()
 
 
 def parse_shapes(texts: Iterable[str]) -> dict[str, Shape]:

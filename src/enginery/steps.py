@@ -16,7 +16,8 @@ from enginery.errors import GraphError, UnknownNameError, UsageError
 from enginery.preparation import Prepared, bench_case, make_cases, prepare, reference_outputs
 from enginery.progress import Progress
 from enginery.records import BenchRecord, DoctorRecord, ExportRecord, GraphRecord, ManifestRecord, VerifyRecord
-from enginery.spec import BenchSpec, BuildSpec, Example, Option, Shape, VerifySpec, check_precision
+from enginery.sources import opened
+from enginery.spec import BenchSpec, BuildSpec, Example, Option, Shape, SourceSpec, VerifySpec, check_precision
 from enginery.staging import staging
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ def export(
     *,
     examples: Sequence[Example] = (),
     example_inputs: Any = None,
+    signature: str | None = None,
+    weights: str | Path | None = None,
+    make_dynamic: Sequence[str] = (),
     shapes: Mapping[str, Shape] | None = None,
     opset: int | None = None,
     simplify: bool = False,
@@ -49,6 +53,9 @@ def export(
         output: path of the ONNX file; large weights go into a file beside it.
         examples: name, dtype and shape of each input, where the source does not bring its own.
         example_inputs: example arrays for a module in memory.
+        signature: which function of a SavedModel.
+        weights: a file of weights for what a factory returns.
+        make_dynamic: axes of an ONNX model that shall vary; see `enginery.spec.SourceSpec`.
         shapes: the profile of each input; a range makes that axis dynamic.
         opset: version of ONNX's operator set; None for the exporter's own choice.
         simplify: whether to simplify the graph as well.
@@ -65,15 +72,14 @@ def export(
         raise UsageError(f"{output} is no name for an ONNX file", mend=f"name it {output.with_suffix('.onnx')}")
     progress = progress or Progress()
     progress.plan(("export", 5.0), *([("simplify", 5.0)] if simplify else []))
-    with staging(output.resolve()) as folder:
-        prepared = prepare(
-            source, folder, examples=examples, example_inputs=example_inputs, shapes=shapes, opset=opset,
-            simplify=simplify, progress=progress,
-        )  # fmt: skip
+    asked = _source_spec(examples, example_inputs, signature, weights, make_dynamic)
+    with staging(output.resolve()) as folder, opened(source, asked) as found:
+        prepared = prepare(found, folder, shapes=shapes, opset=opset, simplify=simplify, progress=progress)
         files.save(files.load(prepared.path), output)
     axes = {info.name: tuple(dim for dim in info.shape or () if isinstance(dim, str)) for info in prepared.inputs}
     dynamic = {name: names for name, names in axes.items() if names}
-    return replace(prepared.export, nodes=prepared.graph.nodes, dynamic_axes=dynamic)
+    simplified = prepared.simplify.nodes_after if prepared.simplify is not None else None
+    return replace(prepared.export, nodes_simplified=simplified, dynamic_axes=dynamic)
 
 
 def build(
@@ -86,6 +92,9 @@ def build(
     options: Mapping[str, Option] | None = None,
     examples: Sequence[Example] = (),
     example_inputs: Any = None,
+    signature: str | None = None,
+    weights: str | Path | None = None,
+    make_dynamic: Sequence[str] = (),
     simplify: bool = True,
     in_process: bool = False,
     limit_s: float = _JOB_LIMIT_S,
@@ -102,6 +111,9 @@ def build(
         options: the backend's own.
         examples: as for `export`.
         example_inputs: as for `export`.
+        signature: as for `export`.
+        weights: as for `export`.
+        make_dynamic: as for `export`.
         simplify: whether to simplify the graph first.
         in_process: build in this process instead, for debugging.
         limit_s: time limit of the build, in seconds.
@@ -122,11 +134,9 @@ def build(
     backends.get_available(backend)
     storage.refuse_to_replace(output)
     spec = BuildSpec(dict(shapes or {}), precision, dict(options or {}))
-    with staging(output.resolve()) as folder:
-        prepared = prepare(
-            source, folder, examples=examples, example_inputs=example_inputs, shapes=shapes, simplify=simplify,
-            progress=progress,
-        )  # fmt: skip
+    asked = _source_spec(examples, example_inputs, signature, weights, make_dynamic)
+    with staging(output.resolve()) as folder, opened(source, asked) as found:
+        prepared = prepare(found, folder, shapes=shapes, simplify=simplify, progress=progress)
         with progress.step(f"build {backend}"):
             staged = folder / output.name
             _build_at(prepared, staged, backend, spec, in_process=in_process, limit_s=limit_s, folder=folder)
@@ -140,6 +150,9 @@ def verify(
     *,
     examples: Sequence[Example] = (),
     example_inputs: Any = None,
+    signature: str | None = None,
+    weights: str | Path | None = None,
+    make_dynamic: Sequence[str] = (),
     data: str | Path | None = None,
     ranges: Mapping[str, Range] | None = None,
     spec: VerifySpec | None = None,
@@ -152,6 +165,9 @@ def verify(
         source: as for `export`; the engine's inputs and outputs must be the source's.
         examples: as for `export`.
         example_inputs: as for `export`.
+        signature: as for `export`.
+        weights: as for `export`.
+        make_dynamic: as for `export`.
         data: recorded inputs; random ones where none are given.
         ranges: of the random inputs, by name.
         spec: bound, seed and numbers of runs.
@@ -168,12 +184,10 @@ def verify(
     progress.plan(("export", 5.0), ("reference", 5.0), ("verify", 5.0))
     loaded = engines.load(engine)
     shapes = {info.name: info.profile for info in loaded.manifest.inputs if info.profile is not None}
-    with tempfile.TemporaryDirectory(prefix="enginery-") as name:
+    asked = _source_spec(examples, example_inputs, signature, weights, make_dynamic)
+    with tempfile.TemporaryDirectory(prefix="enginery-") as name, opened(source, asked) as found:
         try:
-            prepared = prepare(
-                source, Path(name), examples=examples, example_inputs=example_inputs, shapes=shapes, simplify=False,
-                progress=progress,
-            )  # fmt: skip
+            prepared = prepare(found, Path(name), shapes=shapes, simplify=False, progress=progress)
         except (UnknownNameError, GraphError) as error:  # the engine's shapes do not fit the source's inputs
             mend = f"name what it was built from ({loaded.manifest.source})"
             raise UsageError(f"{engine} was not built from {source}: {error.message}", mend=mend) from error
@@ -308,6 +322,18 @@ def _build_at(
             source_sha256=prepared.source.sha256, graph_sha256=prepared.graph.sha256,
         )  # fmt: skip
         worker.call("build", arguments, limit_s=limit_s)
+
+
+def _source_spec(
+    examples: Sequence[Example],
+    example_inputs: Any,
+    signature: str | None,
+    weights: str | Path | None,
+    make_dynamic: Sequence[str],
+) -> SourceSpec:
+    return SourceSpec(
+        tuple(examples), example_inputs, signature, None if weights is None else str(weights), tuple(make_dynamic)
+    )
 
 
 def _by_label(engines: Sequence[str | Path]) -> dict[str, Path]:

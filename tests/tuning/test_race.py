@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from enginery import storage
+from enginery.benchmark.base import call_timer
 from enginery.errors import BuildError, HashMismatchError, NoCandidateError, WorkerCrashError, WorkerMemoryError
 from enginery.graph import files
 from enginery.inputs.base import Case, save_cases
@@ -120,7 +121,9 @@ def test_a_whole_race(course):
         candidate("gone", missing="it is not here"),
     ]
     calls = []
-    found = race.race(contestants, **course, in_process={"NumPy 2 eager": lambda: calls.append(1)}, progress=Steps())
+    found = race.race(
+        contestants, **course, frameworks={"NumPy 2 eager": call_timer(lambda: calls.append(1))}, progress=Steps()
+    )
     rows = {row.label: row for row in found.records}
     assert list(rows) == ["NumPy 2 eager", "onnxruntime, plain", "onnxruntime", "null", "gone"]
     assert [row.status for row in found.records] == ["timed", "timed", "chosen", "rejected", "failed"]
@@ -181,7 +184,7 @@ def test_none_left_lists_the_reasons(course):
 
 def test_a_framework_that_fails_is_a_row(quick):
     """The source framework's own failure does not end the run."""
-    found = race.race([candidate("good")], **quick, in_process={"torch": lambda: 1 // 0})
+    found = race.race([candidate("good")], **quick, frameworks={"torch": call_timer(lambda: 1 // 0)})
     assert found.records[0].status == "failed"
     assert found.records[0].reason == "it failed with ZeroDivisionError: integer division or modulo by zero"
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import rich_click as click
 
 from enginery.cli import options
-from enginery.spec import Example, Option, Shape
+from enginery.spec import Option, Shape
 
 __all__ = ["command"]
 
@@ -15,7 +17,7 @@ __all__ = ["command"]
 @options.output("FOLDER", "The engine folder to write; an engine that stands there is replaced.", required=True)
 @options.backend
 @options.shapes
-@options.example
+@options.source_options
 @options.precision
 @options.option
 @options.no_simplify
@@ -28,13 +30,13 @@ def command(
     output: str,
     backend: str,
     shapes: dict[str, Shape],
-    examples: tuple[Example, ...],
     precision: str,
     options: dict[str, Option],
     simplify: bool,
     in_process: bool,
     limit_s: float,
     as_json: bool,
+    **said_of_source: Any,
 ) -> None:
     """Build one engine with one backend, in a worker process.
 
@@ -48,7 +50,7 @@ def command(
 
     with working() as progress:
         engine = steps.build(
-            source, output, backend=backend, shapes=shapes, precision=precision, options=options, examples=examples,
-            simplify=simplify, in_process=in_process, limit_s=limit_s, progress=progress,
+            source, output, backend=backend, shapes=shapes, precision=precision, options=options, simplify=simplify,
+            in_process=in_process, limit_s=limit_s, progress=progress, **said_of_source,
         )  # fmt: skip
     emit(engine.manifest, lambda style: build_text(engine.manifest, output, style), as_json=as_json)

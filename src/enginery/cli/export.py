@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import rich_click as click
 
 from enginery.cli import options
-from enginery.spec import Example, Shape
+from enginery.spec import Shape
 
 __all__ = ["command"]
 
@@ -14,7 +16,7 @@ __all__ = ["command"]
 @click.argument("source")
 @options.output("FILE.onnx", "The ONNX file to write; large weights go beside it.", required=True)
 @options.shapes
-@options.example
+@options.source_options
 @click.option("--opset", type=click.IntRange(min=1), metavar="NUMBER", help="Version of ONNX's operator set.")
 @click.option("--simplify", is_flag=True, help="Simplify the graph as well.")
 @options.as_json
@@ -23,10 +25,10 @@ def command(
     *,
     output: str,
     shapes: dict[str, Shape],
-    examples: tuple[Example, ...],
     opset: int | None,
     simplify: bool,
     as_json: bool,
+    **said_of_source: Any,
 ) -> None:
     """Turn a trained model into an ONNX file.
 
@@ -40,6 +42,6 @@ def command(
 
     with working() as progress:
         record = steps.export(
-            source, output, examples=examples, shapes=shapes, opset=opset, simplify=simplify, progress=progress
+            source, output, shapes=shapes, opset=opset, simplify=simplify, progress=progress, **said_of_source
         )
     emit(record, lambda style: export_text(record, output, style), as_json=as_json)

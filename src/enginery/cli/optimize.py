@@ -16,7 +16,7 @@ __all__ = ["command"]
 @click.argument("source")
 @options.output("FOLDER", "Where the engine goes. Default: the source's name with .engine, here.")
 @options.shapes
-@options.example
+@options.source_options
 @options.precisions
 @options.max_error
 @options.objective
@@ -34,6 +34,9 @@ def command(
     *,
     output: str | None,
     examples: tuple[Example, ...],
+    signature: str | None,
+    weights: str | None,
+    make_dynamic: tuple[str, ...],
     data: str | None,
     ranges: dict[str, Any],
     as_json: bool,
@@ -53,8 +56,9 @@ def command(
 
     with working() as progress:
         result = pipeline.optimize(
-            source, spec=spec, output=output, data=data, ranges=ranges, examples=examples, progress=progress
-        )
+            source, spec=spec, output=output, data=data, ranges=ranges, examples=examples, signature=signature,
+            weights=weights, make_dynamic=make_dynamic, progress=progress,
+        )  # fmt: skip
 
     def text(style: Style) -> str:
         return join(optimize_text(result.record, style), next_steps_text(result.record, style))

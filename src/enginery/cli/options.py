@@ -27,6 +27,7 @@ __all__ = [
     "environment",
     "example",
     "in_process",
+    "make_dynamic",
     "max_error",
     "max_latency",
     "no_simplify",
@@ -39,7 +40,10 @@ __all__ = [
     "ranges",
     "seed",
     "shapes",
+    "signature",
+    "source_options",
     "time_limit",
+    "weights",
 ]
 
 Parsed = TypeVar("Parsed")
@@ -164,6 +168,14 @@ example = click.option(
     "--example", "examples", multiple=True, metavar="NAME:DTYPE[SIZES]", callback=_read(parse_examples),
     help='An example input, such as "input:float32[1,3,224,224]"; a torch module needs one for each input.',
 )  # fmt: skip
+signature = click.option("--signature", metavar="NAME", help="Which function of a SavedModel; default: its only one.")
+weights = click.option(
+    "--weights", metavar="FILE", help="Weights to load into the module that SOURCE returns: a torch state dict."
+)
+make_dynamic = click.option(
+    "--make-dynamic", multiple=True, metavar="NAME[=INPUT:AXIS]",
+    help="Let an axis that an ONNX model has fixed vary, such as batch: the first axis of every input.",
+)  # fmt: skip
 precision = click.option(
     "--precision", default="fp32", show_default=True, metavar="NAME",
     callback=_read(check_precision), help=f"What to compute in: {', '.join(PRECISIONS)}.",
@@ -224,6 +236,13 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print the record
 def output(metavar: str, help_text: str, *, required: bool = False) -> Callable[[Any], Any]:
     """Make ``-o/--output``, whose meaning differs between commands."""
     return click.option("-o", "--output", required=required, metavar=metavar, callback=_read(_output), help=help_text)
+
+
+def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add what may be said of SOURCE: ``--example``, ``--signature``, ``--weights`` and ``--make-dynamic``."""
+    for add in (make_dynamic, weights, signature, example):
+        command = add(command)
+    return command
 
 
 def time_limit(default: float, help_text: str) -> Callable[[Any], Any]:

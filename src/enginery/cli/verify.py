@@ -9,7 +9,7 @@ import rich_click as click
 
 from enginery.cli import options
 from enginery.errors import VerifyError
-from enginery.spec import Example, VerifySpec
+from enginery.spec import VerifySpec
 
 __all__ = ["command"]
 
@@ -20,7 +20,7 @@ __all__ = ["command"]
 @options.max_error
 @options.data
 @options.ranges
-@options.example
+@options.source_options
 @options.seed
 @options.as_json
 def command(
@@ -30,9 +30,9 @@ def command(
     max_error: float,
     data: str | None,
     ranges: dict[str, Any],
-    examples: tuple[Example, ...],
     seed: int,
     as_json: bool,
+    **said_of_source: Any,
 ) -> None:
     """Compare the outputs of ENGINE with those of SOURCE, on data or on random inputs.
 
@@ -46,7 +46,7 @@ def command(
     from enginery.reports.text import verify_text
 
     with working() as progress:
-        record = steps.verify(engine, source, examples=examples, data=data, ranges=ranges, spec=spec, progress=progress)
+        record = steps.verify(engine, source, data=data, ranges=ranges, spec=spec, progress=progress, **said_of_source)
     emit(record, lambda style: verify_text(record, style), as_json=as_json)
     if not record.passed:
         near = math.isfinite(record.error) and all(check.passed is not False for check in record.checks)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from enginery.errors import SourceError, SourceNotFoundError
-from enginery.spec import Example
+from enginery.errors import SourceError, SourceNotFoundError, UsageError
+from enginery.spec import Example, SourceSpec
 
 if TYPE_CHECKING:
     from enginery.sources.base import Source
 
-__all__ = ["SOURCES", "SourceRow", "nearest_files", "open_source"]
+__all__ = ["SOURCES", "SourceRow", "nearest_files", "open_source", "opened"]
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class SourceRow:
     """Where a source lives and what it takes.
 
     Its module has ``recognises(thing) -> bool``, which is cheap and imports no framework, and
-    ``open(thing, *, examples, example_inputs) -> Source``.
+    ``open(thing, spec: SourceSpec) -> Source``; ``OPTIONS`` names the fields of the spec that it takes.
 
     Args:
         module: dotted name of the module.
@@ -53,15 +54,32 @@ _NOT_YET = {
 }
 
 
-def open_source(thing: Any, *, examples: Sequence[Example] = (), example_inputs: Any = None) -> Source:
+def open_source(
+    thing: Any,
+    *,
+    examples: Sequence[Example] = (),
+    example_inputs: Any = None,
+    signature: str | None = None,
+    weights: str | Path | None = None,
+    make_dynamic: Sequence[str] = (),
+    spec: SourceSpec | None = None,
+) -> Source:
     """Open a trained model of any known kind.
 
     Args:
         thing: a path, ``file.py:factory``, ``package.module:factory``, a model in memory, or a source that is open.
         examples: name, dtype and shape of each input, where the source itself does not know them.
         example_inputs: real inputs of one call: an array, a tuple of them, or a dict by name.
+        signature: which function of a SavedModel.
+        weights: a file of weights for what a factory returns.
+        make_dynamic: axes of an ONNX model that shall vary; see `SourceSpec`.
+        spec: all of these in one; stands over them.
+
+    Returns:
+        The source; the caller closes it, or uses it in a ``with`` statement.
 
     Raises:
+        UsageError: something was said that this kind of source has no use for.
         SourceNotFoundError: there is no such file, module or factory; the nearest is suggested.
         SourceError: it is nothing that Enginery can take yet.
         MissingExtraError: its framework is not installed.
@@ -70,12 +88,27 @@ def open_source(thing: Any, *, examples: Sequence[Example] = (), example_inputs:
 
     if isinstance(thing, Source):
         return thing
-    for row in SOURCES.values():
+    spec = spec or SourceSpec(
+        tuple(examples), example_inputs, signature, None if weights is None else str(weights), tuple(make_dynamic)
+    )
+    for kind, row in SOURCES.items():
         module = importlib.import_module(row.module)
         if module.recognises(thing):
-            source: Source = module.open(thing, examples=tuple(examples), example_inputs=example_inputs)
+            _check_options(kind, thing, spec)
+            source: Source = module.open(thing, spec)
             return source
     raise _refusal(thing)
+
+
+@contextlib.contextmanager
+def opened(thing: Any, spec: SourceSpec) -> Iterator[Source]:
+    """Open a trained model, and close it at the end; one that is open already is the caller's to close."""
+    source = open_source(thing, spec=spec)
+    try:
+        yield source
+    finally:
+        if source is not thing:
+            source.close()
 
 
 def nearest_files(path: Path, *, limit: int = 3) -> str:
@@ -90,6 +123,23 @@ def nearest_files(path: Path, *, limit: int = 3) -> str:
     if not near:
         return f"{where} holds nothing of a similar name; check the path"
     return f"did you mean {' or '.join(repr(str(folder / name)) for name in near)}?"
+
+
+def _check_options(kind: str, thing: Any, spec: SourceSpec) -> None:
+    """Refuse what a kind of source would silently leave unread."""
+    takes = {other: importlib.import_module(row.module).OPTIONS for other, row in SOURCES.items()}
+    for name in ("signature", "weights", "make_dynamic"):
+        if getattr(spec, name) and name not in takes[kind]:
+            who = " or ".join(SOURCES[other].summary for other in SOURCES if name in takes[other])
+            shown = thing if isinstance(thing, (str, Path)) else _type_name(thing)
+            raise UsageError(
+                f"{name.replace('_', '-')} {_shown(getattr(spec, name))!r} means nothing for {shown}",
+                mend=f"leave it out: it is for {who}",
+            )
+
+
+def _shown(value: object) -> str:
+    return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _refusal(thing: Any) -> SourceError:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from enginery.benchmark.base import Timer
 from enginery.records import ExportRecord
 from enginery.spec import Shape
 
@@ -87,8 +88,15 @@ class Source(Protocol):
         """
         ...
 
-    def timer(self, feeds: Mapping[str, Array]) -> Callable[[], None]:
-        """Return a function that computes once and waits for the end; the inputs are converted beforehand."""
+    def timer(self, feeds: Mapping[str, Array]) -> Timer:
+        """Return what times its calls, each until its end; the inputs are converted beforehand.
+
+        The clock runs where the framework does, so that no process boundary is counted.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give up what it holds, such as its framework's process; a second call does nothing."""
         ...
 
     def example_feeds(self) -> dict[str, Array] | None:

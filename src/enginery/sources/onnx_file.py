@@ -6,25 +6,27 @@ import functools
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from enginery.benchmark.base import Timer, call_timer
 from enginery.errors import ExportError, InputNameError, SourceError, SourceNotFoundError, UnknownNameError
 from enginery.graph.base import hash_model, load_model, normalise, save_model, tensor_infos
 from enginery.optional import version
 from enginery.records import ExportRecord
 from enginery.sources import nearest_files
 from enginery.sources.base import Array, Evaluate, Exported
-from enginery.spec import Example, Shape
+from enginery.spec import Shape, SourceSpec
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = ["OnnxModel", "open", "recognises"]
 
+OPTIONS = frozenset({"make_dynamic"})
 _SUFFIX = ".onnx"
 
 
@@ -35,25 +37,23 @@ def recognises(thing: Any) -> bool:
     return _is_proto(thing) or _is_ir(thing)
 
 
-def open(thing: Any, *, examples: Sequence[Example] = (), example_inputs: Any = None) -> OnnxModel:  # noqa: A001
+def open(thing: Any, spec: SourceSpec) -> OnnxModel:  # noqa: A001
     """Open an ONNX model; nothing is read before it is needed.
 
     Args:
         thing: a path, an `onnx.ModelProto` or an `onnx_ir.Model` (which is not changed).
-        examples: not needed, since the file knows its inputs.
-        example_inputs: an array, a tuple of arrays in the inputs' order, or a dict by name.
+        spec: of its examples, only real inputs are looked at: the file knows its own names, dtypes and shapes.
 
     Raises:
         SourceNotFoundError: there is no such file; the nearest names are suggested.
     """
-    del examples
     if isinstance(thing, (str, Path)):
         path = Path(thing)
         if not path.exists():
             raise SourceNotFoundError(f"there is no file {path}", mend=nearest_files(path))
         if not path.is_file():
             raise SourceError(f"{path} is a folder", mend="name the ONNX file itself")
-    return OnnxModel(thing, example_inputs)
+    return OnnxModel(thing, spec)
 
 
 class OnnxModel:
@@ -62,9 +62,10 @@ class OnnxModel:
     kind = "onnx"
     framework = None
 
-    def __init__(self, thing: Any, example_inputs: Any = None) -> None:
+    def __init__(self, thing: Any, spec: SourceSpec) -> None:
         self._thing = thing
-        self._example_inputs = example_inputs
+        self._example_inputs = spec.example_inputs
+        self._make_dynamic = spec.make_dynamic
 
     @property
     def label(self) -> str:
@@ -147,14 +148,17 @@ class OnnxModel:
             ) from error
         return dict(zip(self._evaluator.output_names, found, strict=True))
 
-    def timer(self, feeds: Mapping[str, Array]) -> Callable[[], None]:
-        """Return one call of the reference evaluator."""
+    def close(self) -> None:
+        """Do nothing: it holds nothing."""
+
+    def timer(self, feeds: Mapping[str, Array]) -> Timer:
+        """Return the timer of one call of the reference evaluator."""
         evaluator, fixed = self._evaluator, dict(feeds)
 
         def call() -> None:
             evaluator.run(None, fixed)
 
-        return call
+        return call_timer(call)
 
     def example_feeds(self) -> dict[str, Array] | None:
         """Return the example inputs that were given, by name."""

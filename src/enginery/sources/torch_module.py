@@ -10,10 +10,11 @@ import functools
 import hashlib
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from enginery.benchmark.base import Timer, call_timer
 from enginery.errors import ExportError, SourceError
 from enginery.optional import require, version
 from enginery.records import ExportRecord
@@ -24,7 +25,7 @@ from enginery.sources.called import CalledByName
 from enginery.sources.factory import call_factory, is_factory
 from enginery.sources.graph_names import check_dynamic, check_sizes, name_outputs, rename_clashes, strip_wrapper
 from enginery.sources.plan import ExportPlan, check_agreement, make_example, show_shapes
-from enginery.spec import Example, Shape
+from enginery.spec import Example, Shape, SourceSpec
 from enginery.streams import quiet
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TorchModule", "open", "recognises"]
 
+OPTIONS = frozenset({"weights"})
 _DEFAULT_OPSET = 20
 _LOWEST_DYNAMO_OPSET = 18  # it writes 18 without a word when asked for less
 _MADE_BY = ("torch", "onnxscript", "onnx-ir")
@@ -46,15 +48,14 @@ def recognises(thing: Any) -> bool:
     return torch is not None and isinstance(thing, torch.nn.Module)
 
 
-def open(thing: Any, *, examples: Sequence[Example] = (), example_inputs: Any = None) -> TorchModule:  # noqa: A001
+def open(thing: Any, spec: SourceSpec) -> TorchModule:  # noqa: A001
     """Open a module; a factory is called once, without arguments.
 
     Args:
         thing: an `nn.Module`, ``file.py:factory`` or ``package.module:factory``. A factory returns a module, or a
             module and its example inputs.
-        examples: name, dtype and shape of each input; a name that is no parameter of ``forward`` stands for the
-            next one, and is what the graph calls it.
-        example_inputs: a tensor or numpy array, a tuple of them in the order of ``forward``, or a dict by name.
+        spec: in its examples, a name that is no parameter of ``forward`` stands for the next one, and is what the
+            graph calls it; its example inputs are tensors or numpy arrays, a tuple in the order of ``forward``.
 
     Raises:
         MissingExtraError: PyTorch is not installed.
@@ -63,7 +64,7 @@ def open(thing: Any, *, examples: Sequence[Example] = (), example_inputs: Any = 
     """
     torch = require("torch", extra="torch", why="to take a PyTorch module")
     label = None
-    module = thing
+    module, example_inputs = thing, spec.example_inputs
     if isinstance(thing, (str, Path)):
         module = call_factory(str(thing))
         if isinstance(module, tuple) and len(module) == 2:  # noqa: PLR2004 - module, example inputs
@@ -75,7 +76,7 @@ def open(thing: Any, *, examples: Sequence[Example] = (), example_inputs: Any = 
                 mend="let it return an nn.Module, or a tuple of the module and its example inputs",
             )
         label = f"torch module {type(module).__name__} ({Path(str(thing)).name})"
-    return TorchModule(module, label=label, examples=examples, example_inputs=example_inputs)
+    return TorchModule(module, label=label, examples=spec.examples, example_inputs=example_inputs)
 
 
 class TorchModule:
@@ -135,9 +136,12 @@ class TorchModule:
         """
         return self._called.run(feeds)
 
-    def timer(self, feeds: Mapping[str, Array]) -> Callable[[], None]:
-        """Return a function that calls the module once; inputs are tensors already, on its device."""
-        return self._called.timer(feeds)
+    def timer(self, feeds: Mapping[str, Array]) -> Timer:
+        """Return the timer of one call of the module; inputs are tensors already, on its device."""
+        return call_timer(self._called.timer(feeds))
+
+    def close(self) -> None:
+        """Do nothing: the module is the caller's."""
 
     def export(
         self, *, shapes: Mapping[str, Shape], opset: int | None = None, evaluate: Evaluate | None = None

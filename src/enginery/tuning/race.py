@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from enginery import storage
-from enginery.benchmark.base import Entry, call_timer, time_in_turns
+from enginery.benchmark.base import Entry, Timer, time_in_turns
 from enginery.errors import (
     EngineryError,
     SourceError,
@@ -73,7 +73,7 @@ def race(
     graph_sha256: str,
     reference: str,
     inputs: str,
-    in_process: Mapping[str, Callable[[], object]] | None = None,
+    frameworks: Mapping[str, Timer] | None = None,
     progress: Progress | None = None,
 ) -> Race:
     """Build, verify and time all contestants, and choose one.
@@ -92,7 +92,7 @@ def race(
         graph_sha256: hash of `graph`.
         reference: what the outputs are compared with, in words.
         inputs: what the cases are, in words.
-        in_process: by label, calls that compute the timed case once in this process: the source framework.
+        frameworks: by label, what times the source framework on the timed case.
         progress: told what is going on.
 
     Raises:
@@ -105,8 +105,8 @@ def race(
         reference=reference, inputs=inputs,
     )  # fmt: skip
     lanes = _lanes(contestants, course, folder)
-    benches = _run(lanes, course, dict(in_process or {}), progress)
-    rows = [_in_process_row(label, benches[label]) for label in in_process or {}]
+    benches = _run(lanes, course, dict(frameworks or {}), progress)
+    rows = [_framework_row(label, benches[label]) for label in frameworks or {}]
     rows += [_row(lane, benches.get(lane.contestant.label)) for lane in lanes]
     records, chosen = choose(rows, spec)
     engines = {lane.contestant.label: lane.engine for lane in lanes if lane.build is not None}
@@ -176,18 +176,18 @@ def _lanes(contestants: Sequence[Contestant], course: Course, folder: Path) -> l
 
 
 def _run(
-    lanes: Sequence[Lane], course: Course, in_process: Mapping[str, Callable[[], object]], progress: Progress
+    lanes: Sequence[Lane], course: Course, frameworks: Mapping[str, Timer], progress: Progress
 ) -> dict[str, BenchRecord | EngineryError]:
     """Prepare all lanes one after another, time those that stand, and leave no worker behind."""
     lanes = [lane for lane in lanes if not lane.contestant.missing]
-    _plan(lanes, course.spec.bench, len(in_process), progress)
+    _plan(lanes, course.spec.bench, len(frameworks), progress)
     try:
         for at, lane in enumerate(lanes):
             with progress.step(_step(lane)):
                 _prepare(lane, lanes[:at], progress.changed)
         with progress.step("time") as step:
             standing = [lane for lane in lanes if lane.error is None]
-            return _time(standing, course, in_process, functools.partial(_foresee, progress, step, course.spec.bench))
+            return _time(standing, course, frameworks, functools.partial(_foresee, progress, step, course.spec.bench))
     except BaseException:
         for lane in lanes:
             lane.kill()
@@ -218,11 +218,11 @@ def _prepare(lane: Lane, before: list[Lane], on_wait: Callable[[], None]) -> Non
 def _time(
     lanes: Sequence[Lane],
     course: Course,
-    in_process: Mapping[str, Callable[[], object]],
+    frameworks: Mapping[str, Timer],
     foresee: Callable[[set[str]], None],
 ) -> dict[str, BenchRecord | EngineryError]:
     feeds = next(case.feeds for case in load_cases(course.cases) if case.name == course.bench_case)
-    entries = {label: _in_process_entry(call) for label, call in in_process.items()}
+    entries = {label: _framework_entry(timer) for label, timer in frameworks.items()}
     entries |= {lane.contestant.label: lane.entry for lane in lanes}
     running = set(entries)
 
@@ -238,9 +238,8 @@ def _time(
     )  # fmt: skip
 
 
-def _in_process_entry(call: Callable[[], object]) -> Entry:
-    """Return the entry of a call in this process; its first call is timed at its first turn."""
-    measure = call_timer(call)
+def _framework_entry(measure: Timer) -> Entry:
+    """Return the entry of the source framework; its first call is timed at its first turn."""
 
     def timer(warmup_ms: float, seconds: float, min_calls: int) -> list[float]:
         try:
@@ -252,7 +251,7 @@ def _in_process_entry(call: Callable[[], object]) -> Entry:
         except Exception as error:
             raise SourceError(f"it failed with {type(error).__name__}: {error}") from error
 
-    entry = Entry(timer, "this process")
+    entry = Entry(timer, "as its framework runs it")
     return entry
 
 
@@ -275,7 +274,7 @@ def _row(lane: Lane, bench: BenchRecord | EngineryError | None) -> CandidateReco
     )
 
 
-def _in_process_row(label: str, bench: BenchRecord | EngineryError) -> CandidateRecord:
+def _framework_row(label: str, bench: BenchRecord | EngineryError) -> CandidateRecord:
     row = CandidateRecord(
         label=label, role="baseline", backend=label.split(maxsplit=1)[0].lower(), environment=HERE, precision="fp32",
         options={}, status="timed", reason="",
