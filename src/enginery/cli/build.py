@@ -12,7 +12,7 @@ from enginery.spec import Option, Shape
 __all__ = ["command"]
 
 
-@click.command("build")
+@click.command("build", cls=options.SourceCommand)
 @click.argument("source")
 @options.output("FOLDER", "The engine folder to write; an engine that stands there is replaced.", required=True)
 @options.backend
@@ -40,7 +40,7 @@ def command(
 ) -> None:
     """Build one engine with one backend, in a worker process.
 
-    SOURCE is an ONNX file, file.py:factory or package.module:factory (a torch module).
+    SOURCE is one of: {sources}.
 
     Example: enginery build model.onnx -o model.engine --backend openvino --option threads=2
     """

@@ -12,7 +12,7 @@ from enginery.spec import Shape
 __all__ = ["command"]
 
 
-@click.command("export")
+@click.command("export", cls=options.SourceCommand)
 @click.argument("source")
 @options.output("FILE.onnx", "The ONNX file to write; large weights go beside it.", required=True)
 @options.shapes
@@ -32,7 +32,7 @@ def command(
 ) -> None:
     """Turn a trained model into an ONNX file.
 
-    SOURCE is an ONNX file, file.py:factory or package.module:factory (a torch module).
+    SOURCE is one of: {sources}.
 
     Example: enginery export net.py:make -o net.onnx --example "input:float32[1,3,224,224]"
     """

@@ -12,7 +12,7 @@ from enginery.spec import Example, OptimizeSpec, VerifySpec
 __all__ = ["command"]
 
 
-@click.command("optimize")
+@click.command("optimize", cls=options.SourceCommand)
 @click.argument("source")
 @options.output("FOLDER", "Where the engine goes. Default: the source's name with .engine, here.")
 @options.shapes
@@ -44,7 +44,7 @@ def command(
 ) -> None:
     """Build, verify and time every candidate; save the fastest that is accurate enough.
 
-    SOURCE is an ONNX file, file.py:factory or package.module:factory (a torch module).
+    SOURCE is one of: {sources}.
 
     Example: enginery optimize model.onnx --shapes "input=1..8..32x3x224x224" --data heldout.npz
     """

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from enginery.inputs.base import Range
 
 __all__ = [
+    "SourceCommand",
     "as_json",
     "backend",
     "backends",
@@ -62,6 +63,21 @@ class BackendOption(click.RichOption):
     @help.setter  # noqa: A003 - click's own name
     def help(self, text: str | None) -> None:
         self._help = text or ""
+
+
+class SourceCommand(click.RichCommand):
+    """A command whose help says what SOURCE may be, read from the table when help is asked for."""
+
+    @property
+    def help(self) -> str | None:
+        """The text of the command, with the kinds of source where it says ``{sources}``."""
+        from enginery.sources import SOURCES
+
+        return (self._help or "").replace("{sources}", "; ".join(row.summary for row in SOURCES.values()))
+
+    @help.setter  # noqa: A003 - click's own name
+    def help(self, text: str | None) -> None:
+        self._help = text
 
 
 def check_backend(name: str) -> str:

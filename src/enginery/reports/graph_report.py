@@ -43,15 +43,25 @@ def export_text(record: ExportRecord, output: str, style: Style = PLAIN) -> str:
             ("source", record.source),
             ("exporter", record.exporter),
             ("opset", str(record.opset)),
-            ("nodes", f"{record.nodes:,}"),
+            ("nodes", _nodes(record)),
             ("dynamic", "; ".join(axes) or "no dimension"),
             ("took", figures.duration(record.seconds)),
+            ("memory", f"{figures.byte_size(record.peak_memory_bytes)} at most" if record.peak_memory_bytes else ""),
             ("versions", ", ".join(f"{name} {version}" for name, version in record.versions.items())),
             *(("tried before", attempt) for attempt in record.attempts),
             *(("note", note) for note in record.notes),
         ],
         style,
     )
+
+
+def _nodes(record: ExportRecord) -> str:
+    said = [f"{record.nodes:,}"]
+    if record.nodes_simplified is not None:
+        said.append(f"{record.nodes_simplified:,} after simplification")
+    if record.nodes_with_module:
+        said.append(f"{record.nodes_with_module:,} with the module they came from")
+    return ", ".join(said)
 
 
 def operators_line(record: GraphRecord) -> str:
