@@ -455,8 +455,8 @@ def test_a_backend_whose_library_is_missing(refused, without, here):
 
 def test_a_source_whose_library_is_missing(refused, without, here):
     """The mend is the pip line."""
-    (here / "made.py").write_text("def make():\n    return object()\n")
-    says = ("torch is not installed, and is needed to take a PyTorch module", 'pip install "enginery[torch]"')
+    (here / "made.py").write_text("import torch\n\n\ndef make():\n    return torch.nn.ReLU()\n")
+    says = ("torch is not installed, and is needed to call made.py:make", 'pip install "enginery[torch]"')
     refused(4, "export", "made.py:make", "-o", "x.onnx", says=says, **without("torch"))
 
 

@@ -6,11 +6,12 @@ import contextlib
 import difflib
 import importlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enginery.errors import SourceError, SourceNotFoundError, UsageError
+from enginery.optional import require
 from enginery.spec import Example, SourceSpec
 
 if TYPE_CHECKING:
@@ -24,17 +25,20 @@ class SourceRow:
     """Where a source lives and what it takes.
 
     Its module has ``recognises(thing) -> bool``, which is cheap and imports no framework, and
-    ``open(thing, spec: SourceSpec) -> Source``; ``OPTIONS`` names the fields of the spec that it takes.
+    ``open(thing, spec: SourceSpec) -> Source``; ``OPTIONS`` names the fields of the spec that it takes. What a
+    factory returned comes to the module like any model in memory, with ``spec.factory`` set.
 
     Args:
         module: dotted name of the module.
         extra: the extra of Enginery that installs its framework; empty where none is needed.
         summary: what it takes, in one line.
+        libraries: what the extra brings that a factory may import.
     """
 
     module: str
     extra: str
     summary: str
+    libraries: tuple[str, ...] = ()
 
 
 SOURCES: dict[str, SourceRow] = {
@@ -43,6 +47,7 @@ SOURCES: dict[str, SourceRow] = {
         "enginery.sources.torch_module",
         "torch",
         "a PyTorch module in memory, or the function that returns one: file.py:factory or package.module:factory",
+        ("torch",),
     ),
 }
 
@@ -91,13 +96,42 @@ def open_source(
     spec = spec or SourceSpec(
         tuple(examples), example_inputs, signature, None if weights is None else str(weights), tuple(make_dynamic)
     )
+    thing, spec = _made(thing, spec)
     for kind, row in SOURCES.items():
         module = importlib.import_module(row.module)
         if module.recognises(thing):
             _check_options(kind, thing, spec)
             source: Source = module.open(thing, spec)
             return source
-    raise _refusal(thing)
+    raise _refusal(thing, spec.factory)
+
+
+def _made(thing: Any, spec: SourceSpec) -> tuple[Any, SourceSpec]:
+    """Call a factory, once; return what it made, and its example inputs where nobody gave others."""
+    from enginery.sources.factory import call_factory, is_factory
+
+    if not isinstance(thing, (str, Path)) or not is_factory(str(thing)):
+        return thing, spec
+    try:
+        made = call_factory(str(thing))
+    except SourceError as error:
+        _check_libraries(error.__cause__, str(thing))
+        raise
+    spec = replace(spec, factory=Path(str(thing)).name)
+    if isinstance(made, tuple) and len(made) == 2:  # noqa: PLR2004 - model, example inputs
+        made, inputs = made
+        spec = spec if spec.example_inputs is not None else replace(spec, example_inputs=inputs)
+    if isinstance(made, (str, Path)):
+        raise _refusal(made, spec.factory)
+    return made, spec
+
+
+def _check_libraries(error: BaseException | None, factory: str) -> None:
+    """Tell the pip line where a factory ended because a framework is not installed."""
+    if isinstance(error, ModuleNotFoundError):
+        for row in SOURCES.values():
+            if error.name in row.libraries:
+                require(error.name, extra=row.extra, why=f"to call {factory}")
 
 
 @contextlib.contextmanager
@@ -142,8 +176,13 @@ def _shown(value: object) -> str:
     return ", ".join(value) if isinstance(value, tuple) else str(value)
 
 
-def _refusal(thing: Any) -> SourceError:
+def _refusal(thing: Any, factory: str = "") -> SourceError:
     accepted = "; ".join(row.summary for row in SOURCES.values())
+    if factory:
+        return SourceError(
+            f"{factory} returned a {_type_name(thing)}, which is no trained model that Enginery knows",
+            mend=f"let it return a model, or a tuple of the model and its example inputs; known are: {accepted}",
+        )
     if not isinstance(thing, (str, Path)):
         return SourceError(f"a {_type_name(thing)} is no trained model that Enginery knows", mend=f"give {accepted}")
     path = Path(thing)

@@ -15,14 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enginery.benchmark.base import Timer, call_timer
-from enginery.errors import ExportError, SourceError
+from enginery.errors import ExportError
 from enginery.optional import require, version
 from enginery.records import ExportRecord
 from enginery.sources.axes import check_shapes, name_axes, resize, tracing_sizes
 from enginery.sources.base import Array, Evaluate, Exported
 from enginery.sources.blame import explain
 from enginery.sources.called import CalledByName
-from enginery.sources.factory import call_factory, is_factory
 from enginery.sources.graph_names import check_dynamic, check_sizes, name_outputs, rename_clashes, strip_wrapper
 from enginery.sources.plan import ExportPlan, check_agreement, make_example, show_shapes
 from enginery.spec import Example, Shape, SourceSpec
@@ -41,42 +40,25 @@ _NOISY = ("torch", "torch.onnx", "torch.export", "torch._dynamo", "onnxscript", 
 
 
 def recognises(thing: Any) -> bool:
-    """Say whether it is a module in memory, or names a function of a Python file or package."""
-    if isinstance(thing, (str, Path)):
-        return is_factory(str(thing))
+    """Say whether it is a module in memory, such as a factory returns."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(thing, torch.nn.Module)
 
 
 def open(thing: Any, spec: SourceSpec) -> TorchModule:  # noqa: A001
-    """Open a module; a factory is called once, without arguments.
+    """Open a module.
 
     Args:
-        thing: an `nn.Module`, ``file.py:factory`` or ``package.module:factory``. A factory returns a module, or a
-            module and its example inputs.
+        thing: an `nn.Module`.
         spec: in its examples, a name that is no parameter of ``forward`` stands for the next one, and is what the
             graph calls it; its example inputs are tensors or numpy arrays, a tuple in the order of ``forward``.
 
     Raises:
         MissingExtraError: PyTorch is not installed.
-        SourceNotFoundError: there is no such file, module or factory.
-        SourceError: the factory raised or returned something else, or the inputs do not fit ``forward``.
+        SourceError: the inputs do not fit ``forward``.
     """
-    torch = require("torch", extra="torch", why="to take a PyTorch module")
-    label = None
-    module, example_inputs = thing, spec.example_inputs
-    if isinstance(thing, (str, Path)):
-        module = call_factory(str(thing))
-        if isinstance(module, tuple) and len(module) == 2:  # noqa: PLR2004 - module, example inputs
-            module, returned = module
-            example_inputs = returned if example_inputs is None else example_inputs
-        if not isinstance(module, torch.nn.Module):
-            raise SourceError(
-                f"{thing} returned a {type(module).__name__}, not a PyTorch module",
-                mend="let it return an nn.Module, or a tuple of the module and its example inputs",
-            )
-        label = f"torch module {type(module).__name__} ({Path(str(thing)).name})"
-    return TorchModule(module, label=label, examples=spec.examples, example_inputs=example_inputs)
+    label = f"torch module {type(thing).__name__} ({spec.factory})" if spec.factory else None
+    return TorchModule(thing, label=label, examples=spec.examples, example_inputs=spec.example_inputs)
 
 
 class TorchModule:
