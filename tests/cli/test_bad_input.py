@@ -190,7 +190,7 @@ def test_a_factory_that_is_no_model(refused, here):
     """What it returned is named."""
     pytest.importorskip("torch")
     (here / "made.py").write_text(FACTORIES)
-    says = ("made.py:gives returned", "int, not a PyTorch module")
+    says = ("made.py:gives returned", "returned a int, which is no trained model")
     refused(10, "export", "made.py:gives", "-o", "x.onnx", says=says, PYTHONDONTWRITEBYTECODE="1")
 
 
