@@ -19,7 +19,7 @@ from enginery.sources import open_source
 def external(small_model, tmp_path, monkeypatch):
     """Return the path of a model whose weights stand beside it."""
     monkeypatch.setattr(files, "EXTERNAL_ABOVE_BYTES", 10)
-    monkeypatch.setattr(files, "_INLINE_BYTES", 10)
+    monkeypatch.setattr(files, "INLINE_BYTES", 10)
     monkeypatch.setattr(files, "_READ_AT_ONCE_BYTES", 10)
     path = tmp_path / "model.onnx"
     files.save(small_model, path)
@@ -163,7 +163,7 @@ def test_save_inline_what_was_external(external, tmp_path, monkeypatch, small_mo
 def test_constants_in_nodes_go_beside(graph_of, tmp_path, monkeypatch):
     """Large tensors of Constant nodes are written beside the graph, too."""
     monkeypatch.setattr(files, "EXTERNAL_ABOVE_BYTES", 10)
-    monkeypatch.setattr(files, "_INLINE_BYTES", 2)
+    monkeypatch.setattr(files, "INLINE_BYTES", 2)
     model = graph_of("""<ir_version: 8, opset_import: ["" : 17]> g (float[4] x) => (float[4] y) {
         c = Constant <value = float[4] {1, 2, 3, 4}> ()
         y = Add(x, c)

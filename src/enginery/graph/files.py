@@ -2,28 +2,50 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from enginery import storage
 from enginery.errors import CorruptModelError, GraphError, SourceError, SourceNotFoundError
 from enginery.graph.base import all_graphs, all_nodes, constants, normalise
 from enginery.graph.checks import check_file, check_proto, external_files
+from enginery.graph.weights import (
+    INLINE_BYTES,
+    inline_attributes,
+    moved_tensor,
+    read_in,
+    tensor_bytes,
+    to_proto,
+    write_data,
+    write_inline,
+)
 
 if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-__all__ = ["EXTERNAL_ABOVE_BYTES", "PROTOBUF_LIMIT_BYTES", "hash_model", "load", "save"]
+__all__ = [
+    "EXTERNAL_ABOVE_BYTES",
+    "PROTOBUF_LIMIT_BYTES",
+    "SHARED_ABOVE_BYTES",
+    "hash_model",
+    "load",
+    "save",
+    "save_shared",
+]
 
 EXTERNAL_ABOVE_BYTES = 1 << 30
 """A model with more tensor data than this is saved with its weights beside it."""
 
+SHARED_ABOVE_BYTES = 1 << 24
+"""The same for graphs in passing, whose weights then need not be written again."""
+
 PROTOBUF_LIMIT_BYTES = (1 << 31) - 1
 """No protobuf message can be larger."""
 
-_INLINE_BYTES = 1024
 _READ_AT_ONCE_BYTES = 1 << 16
 _CHUNK_BYTES = 1 << 20
 
@@ -73,6 +95,9 @@ def load(path: str | Path) -> ir.Model:
 def save(model: ir.Model, path: str | Path) -> None:
     """Write a model whole or not at all; above `EXTERNAL_ABOVE_BYTES` its weights go to ``<name>.data`` beside it.
 
+    Weights are written one after another, from the file they lie in where they lie in one, so that none is held in
+    memory for it. What is written shares no file with anything else.
+
     The model may have been loaded from `path`. Where its weights are written beside it, its tensors are pointed at
     the new file, because the old one may just have been replaced; nothing else of the model changes. Other models
     that still read the old file must not be used any more.
@@ -84,16 +109,38 @@ def save(model: ir.Model, path: str | Path) -> None:
     Raises:
         OutputError: `path` cannot be written.
         DiskFullError: no space is left.
+        CorruptModelError: the file that a weight lies in has become too short.
         GraphError: what has to stand in one protobuf is above 2 GB.
     """
     path = Path(path).absolute()
-    if sum(tensor.nbytes for tensor in constants(model)) > EXTERNAL_ABOVE_BYTES:
-        _save_external(model, path)
-        return
-    copy = model.clone()
-    _inline(copy)
-    with storage.new_file(path) as part:
-        part.write_bytes(_serialise(copy))
+    if tensor_bytes(model) > EXTERNAL_ABOVE_BYTES:
+        _save_external(model, path, shared=False)
+    else:
+        _save_inline(model, path)
+
+
+def save_shared(model: ir.Model, path: str | Path) -> None:
+    """Write a graph in passing: weights in files beside `path`, or below, stay there, and only others are written.
+
+    So any number of graphs in one folder hold a weight once. They live as long as that folder; what a user keeps is
+    written by `save`. As there, the tensors of the model are pointed at the file they were written to; a caller that
+    removes it first hands over a clone.
+
+    Args:
+        model: what to write; above `SHARED_ABOVE_BYTES` its weights stand beside it.
+        path: the ONNX file; one that stands there is replaced.
+
+    Raises:
+        OutputError: `path` cannot be written.
+        DiskFullError: no space is left.
+        CorruptModelError: the file that a weight lies in has become too short.
+        GraphError: what has to stand in one protobuf is above 2 GB.
+    """
+    path = Path(path).absolute()
+    if tensor_bytes(model) > SHARED_ABOVE_BYTES:
+        _save_external(model, path, shared=True)
+    else:
+        _save_inline(model, path)
 
 
 def hash_model(path: str | Path) -> str:
@@ -158,8 +205,7 @@ def _read_small(model: ir.Model) -> None:
         for value in graph.initializers.values():
             tensor = value.const_value
             if isinstance(tensor, ir.ExternalTensor) and tensor.nbytes <= _READ_AT_ONCE_BYTES:
-                value.const_value = ir.Tensor(tensor.numpy().copy(), dtype=tensor.dtype, name=tensor.name)
-                tensor.release()
+                value.const_value = read_in(tensor)
 
 
 def _check_links(model: ir.Model, path: Path) -> None:
@@ -173,68 +219,66 @@ def _check_links(model: ir.Model, path: Path) -> None:
                 raise CorruptModelError(message, mend="the graph is damaged: export the model again")
 
 
-def _inline(model: ir.Model) -> None:
-    """Replace external tensors by views of the mapped files, so that they are written into the protobuf."""
+def _save_inline(model: ir.Model, path: Path) -> None:
+    copy = model.clone()
+    inline_attributes(copy)
+    with storage.new_file(path) as part, part.open("wb") as file:
+        write_inline(copy, file, PROTOBUF_LIMIT_BYTES)
+
+
+def _save_external(model: ir.Model, path: Path, *, shared: bool) -> None:
+    from onnx_ir.passes.common import LiftConstantsToInitializersPass
+
+    copy = model.clone()
+    LiftConstantsToInitializersPass(size_limit=INLINE_BYTES)(copy)
+    inline_attributes(copy)
+    data = path.with_name(f"{path.name}.data")
+    moved = [value for value in _large(copy) if not (shared and _keep(value, data))]
+    # The weights take their place first. The graph that stood there is gone by then: an old graph with new weights
+    # would look finished and be wrong.
+    with storage.new_file(path) as part:
+        with storage.new_file(data) if moved else contextlib.nullcontext() as data_part:
+            if data_part is not None:
+                write_data(moved, data_part, data)
+            part.write_bytes(_serialise(copy))
+            path.unlink(missing_ok=True)
+        _adopt(model, copy)
+
+
+def _large(model: ir.Model) -> Iterator[ir.Value]:
+    """Yield the initializers that stand beside the graph where the model is large."""
     import onnx_ir as ir
 
     for graph in all_graphs(model):
         for value in graph.initializers.values():
-            if isinstance(value.const_value, ir.ExternalTensor):
-                value.const_value = _as_view(value.const_value)
-    _inline_attributes(model)
+            tensor = value.const_value
+            if tensor is not None and tensor.dtype != ir.DataType.STRING and tensor.nbytes > INLINE_BYTES:
+                yield value
 
 
-def _inline_attributes(model: ir.Model) -> None:
+def _keep(value: ir.Value, data: Path) -> bool:
+    """Leave a weight where it is, if that is a file of the folder that is not about to be written."""
     import onnx_ir as ir
 
-    for node in all_nodes(model):
-        for name, attribute in list(node.attributes.items()):
-            if attribute.type == ir.AttributeType.TENSOR and isinstance(attribute.value, ir.ExternalTensor):
-                node.attributes[name] = ir.AttrTensor(name, _as_view(attribute.value))
-
-
-def _as_view(tensor: ir.ExternalTensor) -> ir.Tensor[Any]:
-    import onnx_ir as ir
-
-    return ir.Tensor(tensor.numpy(), dtype=tensor.dtype, name=tensor.name, doc_string=tensor.doc_string)
-
-
-def _save_external(model: ir.Model, path: Path) -> None:
-    import onnx_ir as ir
-    from onnx_ir.passes.common import LiftConstantsToInitializersPass
-
-    copy = model.clone()
-    LiftConstantsToInitializersPass(size_limit=_INLINE_BYTES)(copy)
-    _inline_attributes(copy)
-    data = path.with_name(f"{path.name}.data")
-    # The weights take their place first. The graph that stood there is gone by then: an old graph with new weights
-    # would look finished and be wrong.
-    with storage.new_file(path) as part:
-        with storage.new_file(data) as data_part:
-            ir.external_data.unload_from_model(
-                copy, data_part.parent, data_part.name, size_threshold_bytes=_INLINE_BYTES
-            )
-            part.write_bytes(_serialise(copy))
-            path.unlink(missing_ok=True)
-        _set_folder(copy, path.parent)
-        _adopt(model, copy)
+    tensor = value.const_value
+    if not isinstance(tensor, ir.ExternalTensor):
+        return False
+    file = Path(tensor.path).absolute()
+    if file == data or not file.is_relative_to(data.parent):
+        return False
+    value.const_value = moved_tensor(tensor, data.parent, file.relative_to(data.parent), tensor.offset or 0)
+    return True
 
 
 def _adopt(model: ir.Model, saved: ir.Model) -> None:
-    """Point the tensors of `model` at the file that `saved`, its copy, was just written to."""
+    """Point the tensors of `model` at the files that those of `saved`, its copy, lie in now."""
     for graph, other in zip(model.graphs(), saved.graphs(), strict=True):
         for name, value in graph.initializers.items():
             value.const_value = other.initializers[name].const_value
 
 
 def _serialise(model: ir.Model) -> bytes:
-    import onnx_ir as ir
-
-    try:
-        data: bytes = ir.to_proto(model).SerializeToString()
-    except Exception as error:
-        mend = "turn large constants into initializers, which are saved beside the graph"
-        raise GraphError(f"the graph cannot be written as one protobuf: {error}", mend=mend) from error
+    data: bytes = to_proto(model).SerializeToString()
     if len(data) > PROTOBUF_LIMIT_BYTES:
         mend = "turn large constants into initializers, which are saved beside the graph"
         raise GraphError(f"the graph alone has {len(data)} bytes, and a protobuf cannot be above 2 GiB", mend=mend)
