@@ -8,8 +8,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from enginery.jobs import build_arguments
-from enginery.spec import BuildSpec, Option
 from enginery.worker import Worker
 
 if TYPE_CHECKING:
@@ -20,7 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["REFERENCE_BACKEND", "Evaluator"]
 
 REFERENCE_BACKEND = "onnxruntime"
-_NOT_OPTIMISED: dict[str, Option] = {"optimization": "none"}
+_NAME = "evaluate"
+_GRAPH = f"{_NAME}.onnx"
 _LIMIT_S = 600.0
 
 
@@ -28,7 +27,8 @@ class Evaluator:
     """Runs graphs on given inputs; every graph that is evaluated to be compared goes through here.
 
     Args:
-        folder: for graphs, engines and arrays in passing; what it makes there it removes.
+        folder: for graphs and arrays in passing; what it makes there it removes. Graphs whose weights lie in files
+            of this folder are evaluated without these being written again.
 
     Example:
         >>> import numpy as np, onnx_ir as ir, tempfile
@@ -39,7 +39,8 @@ class Evaluator:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder.absolute() / "evaluate"
+        self._beside = folder.absolute()  # where a graph may share the weights of the others
+        self._folder = self._beside / _NAME
         self._worker: Worker | None = None
 
     def __enter__(self) -> Self:
@@ -72,35 +73,29 @@ class Evaluator:
         from enginery.graph import files
         from enginery.inputs.base import Case, load_cases, save_cases
 
-        at = self._folder / "graph"
-        shutil.rmtree(at, ignore_errors=True)
-        at.mkdir(parents=True)
-        path = graph if isinstance(graph, Path) else at / "model.onnx"
-        if not isinstance(graph, Path):
-            files.save(graph, path)
-        save_cases([Case(str(number), dict(one)) for number, one in enumerate(feeds)], at / "cases")
-        self._call("build", self._build_arguments(path, at / "model.engine"))
-        self._call("open", {"engine": at / "model.engine", "options": {}})
-        self._call("run", {"cases": at / "cases", "output": at / "outputs"})
-        self._call("close", {})
-        found = {case.name: case.feeds for case in load_cases(at / "outputs")}
-        shutil.rmtree(at)
+        arrays = self._folder / "arrays"
+        shutil.rmtree(arrays, ignore_errors=True)
+        save_cases([Case(str(number), dict(one)) for number, one in enumerate(feeds)], arrays / "cases")
+        path = graph if isinstance(graph, Path) else self._beside / _GRAPH
+        try:
+            if not isinstance(graph, Path):
+                files.save_shared(graph.clone(), path)  # the caller's model must not point at a file that goes
+            self._evaluate(path, arrays)
+        finally:
+            if not isinstance(graph, Path):
+                _remove(path)
+        found = {case.name: case.feeds for case in load_cases(arrays / "outputs")}
+        shutil.rmtree(arrays)
         return [found[str(number)] for number in range(len(feeds))]
 
-    def _call(self, job: str, arguments: Mapping[str, Any]) -> None:
+    def _evaluate(self, path: Path, arrays: Path) -> None:
         if self._worker is None or self._worker.pid is None:
-            self._worker = Worker("evaluate", folder=self._folder / "worker")
+            self._worker = Worker(_NAME, folder=self._folder / "worker")
             self._worker.start()
-        self._worker.call(job, arguments, limit_s=_LIMIT_S)
+        arguments = {"graph": path.absolute(), "cases": arrays / "cases", "output": arrays / "outputs"}
+        self._worker.call(_NAME, arguments, limit_s=_LIMIT_S)
 
-    def _build_arguments(self, path: Path, output: Path) -> dict[str, Any]:
-        spec = BuildSpec(options=_NOT_OPTIMISED)
-        return build_arguments(
-            graph=path,
-            backend=REFERENCE_BACKEND,
-            spec=spec,
-            output=output,
-            source="",
-            source_sha256="",
-            graph_sha256="",
-        )
+
+def _remove(path: Path) -> None:
+    for file in (path, path.with_name(f"{path.name}.data")):
+        file.unlink(missing_ok=True)

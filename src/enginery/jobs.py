@@ -120,6 +120,15 @@ def run(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {"cases": [case.name for case in outputs]}
 
 
+def evaluate(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the ONNX file ``graph`` as it stands, not optimised, on the inputs in ``cases``; outputs go to ``output``."""
+    from enginery.backends.onnxruntime import open_graph
+
+    close(state, {})
+    with open_graph(Path(arguments["graph"])) as session:
+        return run({"session": session}, arguments)
+
+
 def close(state: dict[str, Any], arguments: Mapping[str, Any]) -> None:
     """Close the opened engine, where there is one."""
     del arguments
@@ -136,6 +145,7 @@ JOBS: dict[str, Job] = {
     "first": first,
     "time": time_calls,
     "run": run,
+    "evaluate": evaluate,
     "close": close,
 }
 

@@ -85,6 +85,7 @@ def prepare(
     from enginery.backends.engine import with_profiles
     from enginery.graph import files
     from enginery.graph.base import tensor_infos
+    from enginery.graph.modules import note_modules
     from enginery.graph.shapes import apply_shapes
     from enginery.graph.summary import summarise
     from enginery.inputs.generated import index_limits
@@ -97,18 +98,19 @@ def prepare(
             exported = source.export(
                 shapes=shapes, opset=opset, evaluate=lambda model, feeds: evaluator.run(model, [feeds])[0]
             )
+            record = replace(exported.record, nodes_with_module=note_modules(exported.graph))
             plain = folder / "plain.onnx"
-            files.save(exported.graph, plain)
+            files.save_shared(exported.graph, plain)
             graph = apply_shapes(files.load(plain), shapes)
             limits = index_limits(graph)
         if simplify:
             with progress.step("simplify"):
                 graph, simplified = _simplify(graph, shapes, limits, evaluator, progress)
     path = folder / "graph.onnx"
-    files.save(graph, path)
+    files.save_shared(graph, path)
     return Prepared(
         source=source,
-        export=exported.record,
+        export=record,
         simplify=simplified,
         plain=plain,
         path=path,

@@ -22,8 +22,9 @@ from enginery.backends.base import Availability, Built, Capabilities
 from enginery.backends.elements import from_bytes, is_extended, nbytes, to_bytes
 from enginery.backends.onnxruntime_errors import diagnose
 from enginery.backends.precision import count_precisions
-from enginery.errors import ProviderError, UnknownNameError
-from enginery.graph.base import save_model, tensor_infos
+from enginery.backends.session import Session
+from enginery.errors import BuildError, ProviderError, UnknownNameError
+from enginery.graph.base import load_model, save_model, tensor_infos
 from enginery.machine import cpu_count
 from enginery.records import GraphRecord, MachineRecord, ManifestRecord, TensorInfo
 from enginery.spec import BuildSpec, Option
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
     from enginery.backends.base import Runner
 
-__all__ = ["build", "capabilities", "diagnose", "open", "probe", "variants"]
+__all__ = ["build", "capabilities", "diagnose", "open", "open_graph", "probe", "variants"]
 
 _ARTEFACT = "model.onnx"
 _CPU = "CPUExecutionProvider"
@@ -96,7 +97,7 @@ def build(graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:
     with tempfile.TemporaryDirectory(prefix=".optimised", dir=folder) as scratch:
         optimised = Path(scratch) / _ARTEFACT if size_bytes < _READ_BACK_LIMIT_BYTES else None
         with captured_stderr() as lines:
-            _open_session(folder, options, _WARNING, optimised)
+            _open_session(folder / _ARTEFACT, options, _WARNING, optimised, pack=False)
         counts = count_precisions(graph if optimised is None else _read(optimised))
     inputs, outputs = tensor_infos(graph.graph.inputs), tensor_infos(graph.graph.outputs)
     return Built(inputs, outputs, counts, options, notes=_warnings(lines))
@@ -110,13 +111,40 @@ def open(folder: Path, manifest: ManifestRecord, options: Mapping[str, Option]) 
         UnknownNameError: there is no such option or provider.
     """
     values = _options(manifest.options, options)
-    session = _open_session(folder, values, _FATAL)
+    session = _open_session(folder / _ARTEFACT, values, _FATAL)
+    return _runner(session, values, manifest.inputs, manifest.outputs)
+
+
+def open_graph(path: Path) -> Session:
+    """Open an ONNX file where it lies, to compute as it says: nothing is optimised, and weights stay mapped.
+
+    Returns:
+        A session, to be closed by the caller or used in a ``with`` statement.
+
+    Raises:
+        BuildError: ONNX Runtime refuses the graph.
+    """
+    graph = load_model(path)
+    inputs, outputs = tensor_infos(graph.graph.inputs), tensor_infos(graph.graph.outputs)
+    options = _options({"optimization": "none"})
+    options["provider"] = _CPU
+    try:
+        session = _open_session(path, options, _FATAL, pack=False)
+    except Exception as error:
+        mend = diagnose(error, graph) or "the text above is the library's own; check the graph with it"
+        raise BuildError(f"onnxruntime cannot build this graph: {error}", mend=mend) from error
+    return Session(_runner(session, options, inputs, outputs), inputs, outputs, lambda error: diagnose(error, None))
+
+
+def _runner(
+    session: Any, values: Mapping[str, Option], inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...]
+) -> Runner:
     mode = ", parallel" if session.get_session_options().execution_mode.name == "ORT_PARALLEL" else ""
     threads = values["threads"]
     placement = f"{session.get_providers()[0]}, {threads} thread{'s' if threads != 1 else ''}{mode}"
-    if any(is_extended(info.dtype) for info in (*manifest.inputs, *manifest.outputs)):
-        return OrtValueRunner(session, manifest.inputs, manifest.outputs, placement)
-    return PlainRunner(session, [info.name for info in manifest.outputs], placement)
+    if any(is_extended(info.dtype) for info in (*inputs, *outputs)):
+        return OrtValueRunner(session, inputs, outputs, placement)
+    return PlainRunner(session, [info.name for info in outputs], placement)
 
 
 class PlainRunner:
@@ -223,14 +251,19 @@ def _provider(name: str) -> str:
     return full
 
 
-def _open_session(folder: Path, options: Mapping[str, Option], severity: int, optimised: Path | None = None) -> Any:
+def _open_session(
+    path: Path, options: Mapping[str, Option], severity: int, optimised: Path | None = None, *, pack: bool = True
+) -> Any:
+    """Open a file; `pack` copies weights into the order that kernels like best, for a session that runs often."""
     ort = _ort()
     provider = _provider(str(options["provider"]))
     asked = _session_options(ort, options, severity)
     if optimised is not None:
         asked.optimized_model_filepath = str(optimised)
+    if not pack:
+        asked.add_session_config_entry("session.disable_prepacking", "1")
     providers = [provider] if provider == _CPU else [provider, _CPU]
-    session = ort.InferenceSession(str(folder / _ARTEFACT), asked, providers=providers, enable_fallback=0)
+    session = ort.InferenceSession(str(path), asked, providers=providers, enable_fallback=0)
     if (found := session.get_providers()[0]) != provider:
         raise ProviderError(
             f"provider {provider} was asked for, but the session came up on {found}",

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import ast
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from enginery.graph.base import Edge, Outline, OutlineNode, Weight, tensor_infos
+from enginery.graph.modules import module_parts
 from enginery.spec import show_sizes
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Edge", "Outline", "OutlineNode", "Weight", "module_path", "outline"]
 
-_SCOPES = "pkg.torch.onnx.name_scopes"
 _LONGEST_TEXT = 80
 _MOST_ELEMENTS = 8
 
@@ -56,34 +55,10 @@ def outline(model: ir.Model) -> Outline:
 def module_path(node: ir.Node) -> tuple[str, ...]:
     """Return the modules a node came from, outermost first; empty where nothing tells.
 
-    ``torch.onnx.export`` writes the dotted names of the enclosing modules into the node's metadata; its older
-    exporter, and others, write them into the node's name, between slashes, with the operator last.
+    `enginery.graph.modules.note_modules` writes them into the node's metadata; without that, the exporter's own
+    metadata, the node's name and its weights' names are read.
     """
-    scopes = _metadata_scopes(node)
-    if scopes is None:
-        if "/" not in (node.name or ""):
-            return ()
-        scopes = [part for part in (node.name or "").split("/")[:-1] if part]
-    path: list[str] = []
-    outer = ""
-    for scope in scopes:
-        path.append(scope.removeprefix(f"{outer}.") if outer else scope)
-        outer = scope
-    return tuple(path)
-
-
-def _metadata_scopes(node: ir.Node) -> list[str] | None:
-    """Read the list of dotted module names; the first is the model itself, the last the operation."""
-    text = node.metadata_props.get(_SCOPES)
-    if not text:
-        return None
-    try:
-        found = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        return None
-    # Checks that the exporter adds belong to no module, and say so with a name of their own.
-    scopes = [scope for scope in found if isinstance(scope, str)] if isinstance(found, list) else []
-    return [scope for scope in scopes[:-1] if scope and not scope.startswith("_empty_nn_module_stack")]
+    return module_parts(node)
 
 
 def _numbered(graph: ir.Graph, prefix: str) -> Iterator[tuple[ir.Node, tuple[str, str | None]]]:

@@ -1,4 +1,4 @@
-"""Simplify a graph by a tuple of passes, each checked; one that breaks or crashes the graph is dropped."""
+"""Simplify a graph by a tuple of passes, and check it; a pass that breaks or crashes the graph is dropped."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 from enginery.errors import OutputError
 from enginery.graph.agree import difference
 from enginery.graph.base import all_nodes, skeleton, tensor_infos
+from enginery.graph.modules import inherit_modules
 from enginery.graph.passes.base import Pass, is_random, quiet
 from enginery.graph.passes.drop_dropout import DropDropout
 from enginery.graph.passes.drop_no_ops import DropNoOps
@@ -60,9 +61,10 @@ def simplify(
     """Return a simpler graph that computes the same, and what each pass did.
 
     After each pass that changed something, the inputs and outputs must have kept names, order, types and dimensions,
-    ONNX's checker must pass where it passed before, and the outputs must still agree with the original's
-    (`enginery.graph.agree`). A pass that fails any of it, or raises, is dropped: its changes are thrown away, `say`
-    tells so, and the next pass goes on from the graph before it.
+    and ONNX's checker must pass where it passed before. In the end, the outputs must still agree with the original's
+    (`enginery.graph.agree`); where they do not, all is done again with the outputs compared after each pass, which
+    finds the guilty one. A pass that fails any of it, or raises, is dropped: its changes are thrown away, `say` tells
+    so, and the next pass goes on from the graph before it.
 
     Args:
         model: the graph; it is not changed, and shares its weights with the result.
@@ -72,24 +74,35 @@ def simplify(
     """
     begin = time.perf_counter()
     checks = _Checks.of(model, evaluate, say)
-    current = model.clone()
-    records: list[PassRecord] = []
-    for one in passes:
-        current, done = _run(one, current, checks)
-        records.append(done)
-        if done.status == "dropped":
-            say(f"simplify: dropped the pass {done.name!r}: {done.reason}")
+    current, records = _run_all(passes, model, checks.structure_problem)
+    changed = any(one.status == "changed" for one in records)
+    if changed and checks.outputs_problem(current):
+        current, records = _run_all(passes, model, checks.problem)
+    for one in records:
+        if one.status == "dropped":
+            say(f"simplify: dropped the pass {one.name!r}: {one.reason}")
     record = SimplifyRecord(
         nodes_before=_count(model),
         nodes_after=_count(current),
-        passes=tuple(records),
+        passes=records,
         checked_by=checks.described,
         seconds=time.perf_counter() - begin,
     )
     return current, record
 
 
-def _run(one: Pass, model: ir.Model, checks: _Checks) -> tuple[ir.Model, PassRecord]:
+def _run_all(
+    passes: Sequence[Pass], model: ir.Model, problem: Callable[[ir.Model], str]
+) -> tuple[ir.Model, tuple[PassRecord, ...]]:
+    """Run every pass on what the one before it left; `problem` says what a pass broke, or nothing."""
+    current, records = model.clone(), []
+    for one in passes:
+        current, done = _run(one, current, problem)
+        records.append(done)
+    return current, tuple(records)
+
+
+def _run(one: Pass, model: ir.Model, problem: Callable[[ir.Model], str]) -> tuple[ir.Model, PassRecord]:
     """Run one pass on a copy; return the copy where it is good, else the model as it was."""
     begin, before = time.perf_counter(), _count(model)
     copy, status = model, "unchanged"
@@ -97,7 +110,9 @@ def _run(one: Pass, model: ir.Model, checks: _Checks) -> tuple[ir.Model, PassRec
         if one.requires(model):
             copy = model.clone()
             changed = one.apply(copy)
-            reason = one.ensures(copy) or (checks.problem(copy) if changed else "")
+            if changed:
+                inherit_modules(model, copy)
+            reason = one.ensures(copy) or (problem(copy) if changed else "")
             status = "dropped" if reason else "changed" if changed else "unchanged"
         else:
             reason = ""
@@ -143,6 +158,10 @@ class _Checks:
 
     def problem(self, model: ir.Model) -> str:
         """Say what a pass broke; empty where all is as it was."""
+        return self.structure_problem(model) or self.outputs_problem(model)
+
+    def structure_problem(self, model: ir.Model) -> str:
+        """Say what is wrong with inputs, outputs or nodes; nothing is run."""
         for kind, before, values in (
             ("inputs", self.inputs, model.graph.inputs),
             ("outputs", self.outputs, model.graph.outputs),
@@ -152,6 +171,10 @@ class _Checks:
                 return f"it changed the {kind}: {_shown(after, before)} instead of {_shown(before, after)}"
         if self.valid and (said := _checker_problem(model)):
             return f"the graph is no longer valid: {said}"
+        return ""
+
+    def outputs_problem(self, model: ir.Model) -> str:
+        """Say how the outputs differ from the original's, or that there are none; empty if nothing can be compared."""
         if self.evaluate is None or self.expected is None:
             return ""
         try:
