@@ -38,6 +38,7 @@ def write_model(path: Path, layers: int, width: int) -> int:
     """Write ``y = relu(... relu(x w0) ...)``, one weight after another; return the bytes of all weights."""
     data = path.with_name(f"{path.name}.data")
     generator = np.random.default_rng(0)
+    scale = np.float32((2 / width) ** 0.5)
     nodes, weights = [], []
     with data.open("wb") as file:
         for layer in range(layers):
@@ -48,7 +49,7 @@ def write_model(path: Path, layers: int, width: int) -> int:
                 tensor.external_data.add(key=key, value=str(value))
             weights.append(tensor)
             for _ in range(width):
-                file.write((generator.standard_normal(width, np.float32) / np.sqrt(width / 2)).tobytes())
+                file.write((generator.standard_normal(width, np.float32) * scale).tobytes())
             source = f"x{layer}" if layer else "x"
             nodes.append(onnx.helper.make_node("MatMul", [source, f"w{layer}"], [f"m{layer}"], name=f"product{layer}"))
             target = f"x{layer + 1}" if layer < layers - 1 else "y"
@@ -83,13 +84,14 @@ def measure(command: list[str]) -> dict[str, float]:
     running = subprocess.Popen(command)
     root, peaks, samples = psutil.Process(running.pid), dict.fromkeys(PEAKS, 0), 0
     while running.poll() is None:
+        next_s = time.perf_counter() + INTERVAL_S
         with contextlib.suppress(psutil.NoSuchProcess):
             found = list(tree(root))
             now = {f"{kind}_sum_bytes": sum(one[kind] for one in found) for kind in KINDS}
             now["resident_process_bytes"] = max((one["resident"] for one in found), default=0)
             peaks = {key: max(peaks[key], now[key]) for key in peaks}
             samples += 1
-        time.sleep(INTERVAL_S)
+        time.sleep(max(next_s - time.perf_counter(), 0))
     if running.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {running.returncode}")
     seconds = time.perf_counter() - begin

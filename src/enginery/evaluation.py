@@ -19,7 +19,6 @@ __all__ = ["REFERENCE_BACKEND", "Evaluator"]
 
 REFERENCE_BACKEND = "onnxruntime"
 _NAME = "evaluate"
-_GRAPH = f"{_NAME}.onnx"
 _LIMIT_S = 600.0
 
 
@@ -41,6 +40,7 @@ class Evaluator:
     def __init__(self, folder: Path) -> None:
         self._beside = folder.absolute()  # where a graph may share the weights of the others
         self._folder = self._beside / _NAME
+        self._kept = 0
         self._worker: Worker | None = None
 
     def __enter__(self) -> Self:
@@ -54,13 +54,15 @@ class Evaluator:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(
-        self, graph: ir.Model | Path, feeds: Sequence[Mapping[str, np.ndarray[Any, Any]]]
+        self, graph: ir.Model | Path, feeds: Sequence[Mapping[str, np.ndarray[Any, Any]]], *, keep: bool = False
     ) -> list[dict[str, np.ndarray[Any, Any]]]:
         """Run a graph once on each set of inputs.
 
         Args:
             graph: in memory, or the path of an ONNX file.
             feeds: arrays by input name; not changed.
+            keep: leave what is written of a graph in the folder, and point its large weights there, so that these
+                are neither held in memory nor written again.
 
         Returns:
             For each set, the outputs by name; the caller owns them.
@@ -76,17 +78,29 @@ class Evaluator:
         arrays = self._folder / "arrays"
         shutil.rmtree(arrays, ignore_errors=True)
         save_cases([Case(str(number), dict(one)) for number, one in enumerate(feeds)], arrays / "cases")
-        path = graph if isinstance(graph, Path) else self._beside / _GRAPH
-        try:
-            if not isinstance(graph, Path):
-                files.save_shared(graph.clone(), path)  # the caller's model must not point at a file that goes
+        if isinstance(graph, Path):
+            self._evaluate(graph, arrays)
+        elif keep:
+            self._kept += 1
+            path = self._beside / f"{_NAME}-{self._kept}.onnx"
+            files.save_shared(graph, path)
             self._evaluate(path, arrays)
-        finally:
-            if not isinstance(graph, Path):
-                _remove(path)
+        else:
+            self._evaluate_in_passing(graph, arrays)
         found = {case.name: case.feeds for case in load_cases(arrays / "outputs")}
         shutil.rmtree(arrays)
         return [found[str(number)] for number in range(len(feeds))]
+
+    def _evaluate_in_passing(self, graph: ir.Model, arrays: Path) -> None:
+        from enginery.graph import files
+
+        path = self._beside / f"{_NAME}.onnx"
+        try:
+            files.save_shared(graph.clone(), path)  # the caller's model must not point at a file that goes
+            self._evaluate(path, arrays)
+        finally:
+            for file in (path, path.with_name(f"{path.name}.data")):
+                file.unlink(missing_ok=True)
 
     def _evaluate(self, path: Path, arrays: Path) -> None:
         if self._worker is None or self._worker.pid is None:
@@ -94,8 +108,3 @@ class Evaluator:
             self._worker.start()
         arguments = {"graph": path.absolute(), "cases": arrays / "cases", "output": arrays / "outputs"}
         self._worker.call(_NAME, arguments, limit_s=_LIMIT_S)
-
-
-def _remove(path: Path) -> None:
-    for file in (path, path.with_name(f"{path.name}.data")):
-        file.unlink(missing_ok=True)

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from enginery.backends.base import Design
 from enginery.errors import InputError, UsageError
 from enginery.evaluation import REFERENCE_BACKEND, Evaluator
 from enginery.progress import Progress
 from enginery.records import ExportRecord, GraphRecord, ManifestRecord, SimplifyRecord, TensorInfo
+from enginery.sources.base import HandBuilt, Source
 from enginery.spec import Dim, Shape
 
 if TYPE_CHECKING:
@@ -18,14 +20,17 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from enginery.inputs.base import Case, Range
-    from enginery.sources.base import Source
 
 __all__ = [
     "CaseSet",
     "Prepared",
     "bench_case",
+    "builder_of",
     "make_cases",
+    "make_design",
+    "network_design",
     "prepare",
+    "reference_of",
     "reference_outputs",
 ]
 
@@ -56,6 +61,18 @@ class Prepared:
     outputs: tuple[TensorInfo, ...]
     index_limits: Mapping[str, Range]
 
+    @property
+    def design(self) -> Design:
+        """What an engine is built from."""
+        return Design(self.path, self.source.label, self.source.sha256, self.graph.sha256)
+
+    @property
+    def plain_design(self) -> Design:
+        """What an engine of the untouched graph is built from."""
+        from enginery.graph import files
+
+        return replace(self.design, path=self.plain, graph_sha256=files.hash_model(self.plain))
+
 
 @dataclass(frozen=True)
 class CaseSet:
@@ -64,6 +81,48 @@ class CaseSet:
     cases: tuple[Case, ...]
     described: str
     timed: str
+
+
+def builder_of(source: Source) -> str | None:
+    """Return the name of the one backend that can build a source; None where any that reads graphs can."""
+    return source.backend if isinstance(source, HandBuilt) else None
+
+
+def reference_of(source: Source) -> Source:
+    """Return what engines of a source are compared with: the source itself, or a hand-built network's reference.
+
+    Raises:
+        UsageError: a hand-built network has none.
+    """
+    return source.reference() if isinstance(source, HandBuilt) else source
+
+
+def network_design(source: Source, folder: Path, *, in_process: bool = False) -> Design | None:
+    """Return what a hand-built network is built from, its files in a part of `folder`; None for any other source."""
+    return source.design(folder / "network", in_process=in_process) if isinstance(source, HandBuilt) else None
+
+
+def make_design(
+    source: Source,
+    folder: Path,
+    *,
+    shapes: Mapping[str, Shape] | None = None,
+    simplify: bool = True,
+    in_process: bool = False,
+    progress: Progress,
+) -> Design:
+    """Return what an engine is built from: a hand-built network as it is, any other source as a graph.
+
+    Raises:
+        SourceError: the source cannot be exported, or a network's weights cannot be read.
+        UsageError: a network's function cannot be imported by another process.
+    """
+    design = network_design(source, folder, in_process=in_process)
+    if design is None:
+        return prepare(source, folder, shapes=shapes, simplify=simplify, progress=progress).design
+    for step in ("export", "simplify"):
+        progress.drop(step)
+    return design
 
 
 def prepare(
@@ -82,7 +141,7 @@ def prepare(
         GraphError: the graph cannot have the shapes asked for.
         UnknownNameError: a shape names no input.
     """
-    from enginery.backends.engine import with_profiles
+    from enginery.backends.profiles import with_profiles
     from enginery.graph import files
     from enginery.graph.base import tensor_infos
     from enginery.graph.modules import note_modules
@@ -200,7 +259,7 @@ def reference_outputs(
 def _simplify(
     graph: ir.Model, shapes: Mapping[str, Shape], limits: Mapping[str, Range], evaluator: Evaluator, progress: Progress
 ) -> tuple[ir.Model, SimplifyRecord]:
-    from enginery.backends.engine import with_profiles
+    from enginery.backends.profiles import with_profiles
     from enginery.graph.base import tensor_infos
     from enginery.graph.simplify import simplify
     from enginery.inputs.generated import random_case
@@ -213,9 +272,8 @@ def _simplify(
         return simplify(graph, evaluate=None, say=progress.say)
     if _same_shapes(*cases):
         cases = cases[:1]
-    return simplify(
-        graph, evaluate=lambda candidate: evaluator.run(candidate, [case.feeds for case in cases]), say=progress.say
-    )
+    feeds = [case.feeds for case in cases]
+    return simplify(graph, evaluate=lambda candidate: evaluator.run(candidate, feeds, keep=True), say=progress.say)
 
 
 def _with_open_dims(

@@ -11,7 +11,7 @@ import numpy as np
 
 from enginery.errors import OutputError
 from enginery.graph.agree import difference
-from enginery.graph.base import all_nodes, skeleton, tensor_infos
+from enginery.graph.base import all_nodes, constants, skeleton, tensor_infos
 from enginery.graph.modules import inherit_modules
 from enginery.graph.passes.base import Pass, is_random, quiet
 from enginery.graph.passes.drop_dropout import DropDropout
@@ -24,6 +24,7 @@ from enginery.graph.passes.lift_constants import LiftConstants
 from enginery.graph.passes.merge_duplicates import MergeEqualInitializers, MergeEqualNodes
 from enginery.graph.passes.remove_unused import RemoveUnused
 from enginery.graph.passes.sort_nodes import SortNodes
+from enginery.graph.weights import drop_pages
 from enginery.records import PassRecord, SimplifyRecord
 
 if TYPE_CHECKING:
@@ -121,6 +122,7 @@ def _run(one: Pass, model: ir.Model, problem: Callable[[ir.Model], str]) -> tupl
     except Exception as error:  # noqa: BLE001 - whatever a pass does, the graph before it is good
         status, reason = "dropped", f"it raised {type(error).__name__}: {error}"
     kept = copy if status == "changed" else model
+    drop_pages(constants(model))
     ms = (time.perf_counter() - begin) * 1e3
     return kept, PassRecord(one.name, status, before, _count(kept), ms, reason)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "INLINE_BYTES",
+    "chunks",
+    "drop_pages",
     "inline_attributes",
     "moved_tensor",
     "read_in",
@@ -28,6 +31,7 @@ INLINE_BYTES = 1024
 """Smaller tensors stand in the protobuf in any case."""
 
 _ALIGNED_BYTES = 1 << 16
+_CHUNK_BYTES = 1 << 20
 _PAGE_BYTES = 4096
 _TOO_LARGE = "turn large constants into initializers, which are saved beside the graph"
 # Tags of protobuf fields that hold bytes: the number of the field, three bits to the left, and wire type 2.
@@ -48,6 +52,30 @@ def moved_tensor(tensor: ir.TensorProtocol, folder: Path, location: Path, offset
         name=tensor.name or "", doc_string=tensor.doc_string, metadata_props=dict(tensor.metadata_props),
         base_dir=folder,
     )  # fmt: skip
+
+
+def chunks(tensor: ir.TensorProtocol, size_bytes: int = _CHUNK_BYTES) -> Iterator[bytes]:
+    """Yield a tensor's bytes, those of one on disk chunk by chunk: nothing is mapped."""
+    import onnx_ir as ir
+
+    if not isinstance(tensor, ir.ExternalTensor):
+        yield tensor.tobytes()
+        return
+    left = tensor.nbytes
+    with Path(tensor.path).open("rb") as file:
+        file.seek(tensor.offset or 0)
+        while left > 0 and (chunk := file.read(min(size_bytes, left))):
+            left -= len(chunk)
+            yield chunk
+
+
+def drop_pages(tensors: Iterable[ir.TensorProtocol]) -> None:
+    """Give back the memory that mapped tensors take since they were looked at; arrays of them stay good."""
+    import onnx_ir as ir
+
+    for tensor in tensors:
+        if isinstance(tensor, ir.ExternalTensor) and tensor.raw is not None and hasattr(mmap, "MADV_DONTNEED"):
+            tensor.raw.madvise(mmap.MADV_DONTNEED)
 
 
 def write_data(values: Iterable[ir.Value], part: Path, data: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 
 from enginery.graph.base import all_nodes
 from enginery.graph.passes.base import Pass, constant_value, is_op, replace_node
+from enginery.graph.weights import drop_pages
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -71,8 +72,10 @@ def _fold(node: ir.Node) -> bool:
     if scaled is None or not replace_node(node, source):
         return False
     before.attributes.pop("beta", None)
+    old = before.inputs[1].const_value if before.inputs[1] is not None else None
     _set_constant(before, 1, scaled.astype(weights.dtype), "weight")
     _set_constant(before, 2, moved.astype(weights.dtype), "bias")
+    drop_pages([old] if old is not None else [])
     return True
 
 
