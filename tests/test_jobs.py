@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from enginery import __version__, backends, jobs, storage
+from enginery.backends.base import Design
 from enginery.errors import UnknownNameError, WorkerError
 from enginery.graph import files
 from enginery.inputs.base import Case, load_cases, save_cases
@@ -42,9 +44,8 @@ def state(folder):
 def arguments(folder):
     """Return the arguments of a build with the null backend."""
     return jobs.build_arguments(
-        graph=folder / "graph.onnx", backend="null", spec=SPEC, output=folder / "engine", source="small",
-        source_sha256="a", graph_sha256="b",
-    )  # fmt: skip
+        Design(folder / "graph.onnx", "small", "a", "b"), backend="null", spec=SPEC, output=folder / "engine"
+    )
 
 
 def do(state, job, **given):
@@ -74,10 +75,8 @@ def test_build_returns_the_manifest_it_wrote(folder):
 def test_build_arguments_are_absolute(folder, monkeypatch):
     """A worker works in its own folder, so relative paths are made absolute before they are sent."""
     monkeypatch.chdir(folder.parent)
-    found = jobs.build_arguments(
-        graph="graph.onnx", backend="null", spec=SPEC, output="engine", source="", source_sha256="", graph_sha256=""
-    )
-    assert found["graph"] == folder.parent / "graph.onnx"
+    found = jobs.build_arguments(Design(Path("graph.onnx")), backend="null", spec=SPEC, output="engine")
+    assert found["design"] == folder.parent / "graph.onnx"
     assert found["output"] == folder.parent / "engine"
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from enginery.inputs.base import Range as Range
     from enginery.pipeline import OptimizeResult as OptimizeResult
     from enginery.pipeline import optimize as optimize
+    from enginery.sources.network import network as network
     from enginery.spec import BenchSpec as BenchSpec
     from enginery.spec import Dim as Dim
     from enginery.spec import Example as Example
@@ -53,6 +54,7 @@ _HOMES = {
     "export": "steps",
     "inspect": "steps",
     "load": "steps",
+    "network": "sources.network",
     "optimize": "pipeline",
     "run": "steps",
     "verify": "steps",
@@ -75,6 +77,7 @@ __all__ = [  # noqa: RUF022 - the lazy names first
     "export",
     "inspect",
     "load",
+    "network",
     "optimize",
     "run",
     "verify",

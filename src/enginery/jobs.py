@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enginery import backends
+from enginery.backends.base import Definition, Design
 from enginery.errors import UnknownNameError, WorkerError
 from enginery.machine import describe_machine
 from enginery.records import ManifestRecord, VerifyRecord, from_plain
@@ -19,25 +20,25 @@ from enginery.spec import BuildSpec, VerifySpec
 from enginery.worker_loop import Job, serve
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from enginery.backends.session import Session
     from enginery.inputs.base import Case
 
-__all__ = ["JOBS", "build_arguments", "main"]
+__all__ = ["JOBS", "build_arguments", "main", "read_design"]
 
 
-def build_arguments(
-    *, graph: Path, backend: str, spec: BuildSpec, output: Path, source: str, source_sha256: str, graph_sha256: str
-) -> dict[str, Any]:
+def build_arguments(design: Design, *, backend: str, spec: BuildSpec, output: Path) -> dict[str, Any]:
     """Return the arguments of the job ``build``; paths become absolute, for a worker works in its own folder."""
-    return {
-        "graph": Path(graph).absolute(),
-        "backend": backend,
-        "spec": spec,
-        "output": Path(output).absolute(),
-        "source": source,
-        "source_sha256": source_sha256,
-        "graph_sha256": graph_sha256,
-    }
+    return {**design.as_arguments(), "backend": backend, "spec": spec, "output": Path(output).absolute()}
+
+
+def read_design(design: Path) -> ir.Model | Definition:
+    """Read what an engine is built from: an ONNX graph, or the description of a hand-built network."""
+    from enginery.graph import files
+    from enginery.sources.network_files import load_definition
+
+    return load_definition(design) if design.suffix == ".json" else files.load(design)
 
 
 def probe(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,13 +48,12 @@ def probe(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]
 
 
 def build(state: dict[str, Any], arguments: Mapping[str, Any]) -> ManifestRecord:
-    """Build an engine folder at ``output`` from the ONNX file ``graph``, and return its manifest."""
+    """Build an engine folder at ``output`` from the file ``design``, and return its manifest."""
     del state
     from enginery.backends import engine
-    from enginery.graph import files
 
     built = engine.build(
-        files.load(Path(arguments["graph"])),
+        read_design(Path(arguments["design"])),
         from_plain(BuildSpec, arguments["spec"]),
         Path(arguments["output"]),
         backend=arguments["backend"],

@@ -18,6 +18,7 @@ from enginery.spec import BenchSpec, Example, OptimizeSpec, Shape, SourceSpec, V
 from enginery.staging import staging
 
 if TYPE_CHECKING:
+    from enginery.backends.base import Design
     from enginery.backends.session import Session
     from enginery.inputs.base import Range
     from enginery.preparation import CaseSet, Prepared
@@ -148,18 +149,22 @@ def optimize(
         tuple(examples), example_inputs, signature, None if weights is None else str(weights), tuple(make_dynamic)
     )
     with staging(output.resolve()) as folder, opened(source, asked) as found:
-        prepared = preparation.prepare(found, folder, shapes=spec.shapes, simplify=spec.simplify, progress=progress)
+        network = preparation.network_design(found, folder)
+        compared = preparation.reference_of(found)
+        prepared = preparation.prepare(compared, folder, shapes=spec.shapes, simplify=spec.simplify, progress=progress)
         cases = preparation.make_cases(prepared, data=data, ranges=ranges, seed=spec.verify.seed, say=progress.say)
-        race = _race(prepared, cases, spec, folder, progress)
-        record = _record(prepared, race, spec, output, begin)
+        race = _race(prepared, network, cases, spec, folder=folder, progress=progress)
+        record = replace(_record(prepared, race, spec, output, begin), source=found.label)
         record = _save(race.engines[race.chosen], record, output, progress)
     return OptimizeResult(record, output)
 
 
-def _race(prepared: Prepared, cases: CaseSet, spec: OptimizeSpec, folder: Path, progress: Progress) -> Race:
-    """Build, verify and time every candidate beside the baselines, and choose one."""
+def _race(
+    prepared: Prepared, network: Design | None, cases: CaseSet, spec: OptimizeSpec, *, folder: Path, progress: Progress
+) -> Race:
+    """Build, verify and time every candidate beside the baselines, and choose one; a hand-built network among them."""
     from enginery.inputs.base import Case, save_cases
-    from enginery.tuning.candidates import list_candidates
+    from enginery.tuning.candidates import GRAPH, NETWORK, PLAIN, list_candidates
     from enginery.tuning.race import race
 
     with progress.step("reference"):
@@ -170,22 +175,19 @@ def _race(prepared: Prepared, cases: CaseSet, spec: OptimizeSpec, folder: Path, 
     )
     timed = next(case for case in cases.cases if case.name == cases.timed)
     progress.drop(_CANDIDATES)
-    contestants = list_candidates(prepared.graph, describe_machine(), spec, folder=folder)
+    contestants = list_candidates(prepared.graph, describe_machine(), spec, folder=folder, network=network)
+    designs = {GRAPH: prepared.design, PLAIN: prepared.plain_design} | ({NETWORK: network} if network else {})
     frameworks = {}
     if prepared.source.framework is not None:
         frameworks[prepared.source.framework] = prepared.source.timer(timed.feeds)
     return race(
         contestants,
-        graph=prepared.path,
-        plain_graph=prepared.plain,
+        designs=designs,
         cases=folder / "cases",
         expected=folder / "expected",
         bench_case=cases.timed,
         spec=spec,
         folder=folder,
-        source=prepared.source.label,
-        source_sha256=prepared.source.sha256,
-        graph_sha256=prepared.graph.sha256,
         reference=reference,
         inputs=cases.described,
         frameworks=frameworks,

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from enginery import backends, storage
 from enginery.errors import GraphError, UnknownNameError, UsageError
-from enginery.preparation import Prepared, bench_case, make_cases, prepare, reference_outputs
+from enginery.preparation import (
+    bench_case,
+    builder_of,
+    make_cases,
+    make_design,
+    prepare,
+    reference_of,
+    reference_outputs,
+)
 from enginery.progress import Progress
 from enginery.records import BenchRecord, DoctorRecord, ExportRecord, GraphRecord, ManifestRecord, VerifyRecord
 from enginery.sources import opened
@@ -23,13 +31,16 @@ from enginery.staging import staging
 if TYPE_CHECKING:
     import numpy as np
 
+    from enginery.backends.base import Design
     from enginery.backends.engine import Engine
     from enginery.backends.session import Session
     from enginery.inputs.base import Range
+    from enginery.sources.base import Source
 
 __all__ = ["bench", "build", "doctor", "export", "inspect", "load", "run", "verify"]
 
 _JOB_LIMIT_S = 600.0
+_DEFAULT_BACKEND = "onnxruntime"
 
 
 def export(
@@ -86,7 +97,7 @@ def build(
     source: Any,
     output: str | Path,
     *,
-    backend: str = "onnxruntime",
+    backend: str | None = None,
     shapes: Mapping[str, Shape] | None = None,
     precision: str = "fp32",
     options: Mapping[str, Option] | None = None,
@@ -105,7 +116,7 @@ def build(
     Args:
         source: as for `export`.
         output: path of the engine folder; an engine that stands there is replaced.
-        backend: its name.
+        backend: its name; None for ``onnxruntime``, or for the one that a hand-built network is written for.
         shapes: the profile of each input.
         precision: one of `enginery.spec.PRECISIONS`.
         options: the backend's own.
@@ -128,18 +139,21 @@ def build(
 
     output = Path(output)
     progress = progress or Progress()
-    progress.plan(("export", 5.0), *([("simplify", 5.0)] if simplify else []), (f"build {backend}", 3.0))
+    building = f"build {backend or 'engine'}"
+    progress.plan(("export", 5.0), *([("simplify", 5.0)] if simplify else []), (building, 3.0))
     if check_precision(precision) == "best":
         raise UsageError("one engine has one precision, not 'best'", mend="use `optimize`, or name a precision")
-    backends.get_available(backend)
+    if backend is not None:
+        backends.get_available(backend)
     storage.refuse_to_replace(output)
     spec = BuildSpec(dict(shapes or {}), precision, dict(options or {}))
     asked = _source_spec(examples, example_inputs, signature, weights, make_dynamic)
     with staging(output.resolve()) as folder, opened(source, asked) as found:
-        prepared = prepare(found, folder, shapes=shapes, simplify=simplify, progress=progress)
-        with progress.step(f"build {backend}"):
+        backend = _choose_backend(found, backend)
+        design = make_design(found, folder, shapes=shapes, simplify=simplify, in_process=in_process, progress=progress)
+        with progress.step(building):
             staged = folder / output.name
-            _build_at(prepared, staged, backend, spec, in_process=in_process, limit_s=limit_s, folder=folder)
+            _build_at(design, staged, backend, spec, in_process=in_process, limit_s=limit_s, folder=folder)
         storage.adopt_folder(staged, output)
     return engines.load(output)
 
@@ -187,7 +201,7 @@ def verify(
     asked = _source_spec(examples, example_inputs, signature, weights, make_dynamic)
     with tempfile.TemporaryDirectory(prefix="enginery-") as name, opened(source, asked) as found:
         try:
-            prepared = prepare(found, Path(name), shapes=shapes, simplify=False, progress=progress)
+            prepared = prepare(reference_of(found), Path(name), shapes=shapes, simplify=False, progress=progress)
         except (UnknownNameError, GraphError) as error:  # the engine's shapes do not fit the source's inputs
             mend = f"name what it was built from ({loaded.manifest.source})"
             raise UsageError(f"{engine} was not built from {source}: {error.message}", mend=mend) from error
@@ -300,28 +314,41 @@ def doctor() -> DoctorRecord:
     return examine()
 
 
+def _choose_backend(source: Source, asked: str | None) -> str:
+    """Return the backend to build with: a hand-built network has one of its own.
+
+    Raises:
+        UsageError: another one was asked for.
+        BackendUnavailableError: its library is not here.
+    """
+    own = builder_of(source)
+    if own is not None and asked not in (None, own):
+        raise UsageError(
+            f"the {source.label} is built by hand for {own}, so {asked} cannot build it",
+            mend=f"leave the backend out, or give {own}; or build its reference with {asked}",
+        )
+    chosen = own or asked or _DEFAULT_BACKEND
+    backends.get_available(chosen)
+    return chosen
+
+
 def _build_at(
-    prepared: Prepared, staged: Path, backend: str, spec: BuildSpec, *, in_process: bool, limit_s: float, folder: Path
+    design: Design, staged: Path, backend: str, spec: BuildSpec, *, in_process: bool, limit_s: float, folder: Path
 ) -> None:
-    from enginery.graph import files
+    from enginery.jobs import build_arguments, read_design
 
     if in_process:
         from enginery.backends import engine as engines
 
         engines.build(
-            files.load(prepared.path), spec, staged, backend=backend, source=prepared.source.label,
-            source_sha256=prepared.source.sha256, graph_sha256=prepared.graph.sha256,
+            design.content or read_design(design.path), spec, staged, backend=backend, source=design.source,
+            source_sha256=design.source_sha256, graph_sha256=design.graph_sha256,
         )  # fmt: skip
         return
-    from enginery.jobs import build_arguments
     from enginery.worker import Worker
 
     with Worker(f"build-{backend}", folder=folder / "worker") as worker:
-        arguments = build_arguments(
-            graph=prepared.path, backend=backend, spec=spec, output=staged, source=prepared.source.label,
-            source_sha256=prepared.source.sha256, graph_sha256=prepared.graph.sha256,
-        )  # fmt: skip
-        worker.call("build", arguments, limit_s=limit_s)
+        worker.call("build", build_arguments(design, backend=backend, spec=spec, output=staged), limit_s=limit_s)
 
 
 def _source_spec(

@@ -68,7 +68,7 @@ def test_all_backends_in_all_variants():
         "onnxruntime spin=false mode=parallel",
         "swift",
     ]
-    assert [(one.role, one.plain) for one in found] == [("baseline", True)] + [("candidate", False)] * 4
+    assert [(one.role, one.design) for one in found] == [("baseline", "plain")] + [("candidate", "graph")] * 4
     assert found[2].options == {"threads": 1}
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from enginery import storage
+from enginery.backends.base import Design
 from enginery.benchmark.base import call_timer
 from enginery.errors import BuildError, HashMismatchError, NoCandidateError, WorkerCrashError, WorkerMemoryError
 from enginery.graph import files
@@ -22,13 +23,13 @@ from enginery.inputs.base import Case, save_cases
 from enginery.progress import Progress
 from enginery.spec import BenchSpec, OptimizeSpec, parse_shapes
 from enginery.tuning import lane, race
-from enginery.tuning.candidates import Contestant
+from enginery.tuning.candidates import GRAPH, PLAIN, Contestant
 from enginery.worker import Worker
 
 BENCH = BenchSpec(warmup_ms=2, turn_ms=5, min_samples=3, min_turns=2, stable_within=10, limit_s=0.5)
 SPEC = OptimizeSpec(shapes=parse_shapes(["x=1..4..8x4"]), bench=BENCH, job_limit_s=60)
 
-PATHS = ("graph", "plain_graph", "cases", "expected", "folder")
+PATHS = ("cases", "expected", "folder")
 
 # Workers whose builds can be told to fail in each way.
 BAD_BUILD = """
@@ -85,10 +86,10 @@ def course(tmp_path, small_model):
         expected.append(Case(name, {"y": np.maximum(x @ weights["w0"], 0) @ weights["w1"]}))
     save_cases(cases, tmp_path / "cases")
     save_cases(expected, tmp_path / "expected")
+    design = Design(graph, "small", "0", "1")
     return {
-        "graph": graph, "plain_graph": graph, "cases": tmp_path / "cases", "expected": tmp_path / "expected",
-        "bench_case": "opt", "spec": SPEC, "folder": tmp_path / "scratch", "source": "small", "source_sha256": "0",
-        "graph_sha256": "1", "reference": "numpy", "inputs": "random",
+        "designs": {GRAPH: design, PLAIN: design}, "cases": tmp_path / "cases", "expected": tmp_path / "expected",
+        "bench_case": "opt", "spec": SPEC, "folder": tmp_path / "scratch", "reference": "numpy", "inputs": "random",
     }  # fmt: skip
 
 
@@ -115,7 +116,7 @@ def candidate(label, backend="null", **fields):
 def test_a_whole_race(course):
     """Built, verified and timed: the right one is chosen, the wrong one rejected though fast, baselines are timed."""
     contestants = [
-        candidate("onnxruntime, plain", "onnxruntime", role="baseline", plain=True),
+        candidate("onnxruntime, plain", "onnxruntime", role="baseline", design=PLAIN),
         candidate("onnxruntime", "onnxruntime"),
         candidate("null"),
         candidate("gone", missing="it is not here"),
@@ -248,6 +249,7 @@ def test_a_real_interrupt_leaves_nothing(course):
     code = textwrap.dedent(f"""
         import functools
         from pathlib import Path
+        from enginery.backends.base import Design
         from enginery.spec import OptimizeSpec
         from enginery.tuning import lane, race
         from enginery.tuning.candidates import Contestant
@@ -256,8 +258,8 @@ def test_a_real_interrupt_leaves_nothing(course):
         paths = dict(zip({PATHS!r}, map(Path, {[str(course[name]) for name in PATHS]!r})))
         race.race([Contestant("good", "candidate", "null"),
                    Contestant("hang", "candidate", "null", options={{"how": "hang"}})],
-                  **paths, bench_case="opt", spec=OptimizeSpec(), source="", source_sha256="", graph_sha256="",
-                  reference="", inputs="")
+                  **paths, designs={{"graph": Design(Path({str(course["designs"][GRAPH].path)!r}))}}, bench_case="opt",
+                  spec=OptimizeSpec(), reference="", inputs="")
     """)
     parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True)
     hanging = course["folder"] / "01-hang" / "worker" / "0001-build.json"

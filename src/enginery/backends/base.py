@@ -23,7 +23,10 @@ __all__ = [
     "Backend",
     "Built",
     "Capabilities",
+    "Definition",
+    "Design",
     "Feeds",
+    "NetworkBuilder",
     "Runner",
     "Session",
 ]
@@ -82,6 +85,60 @@ class Built:
     precision_built: Mapping[str, int]
     options: Mapping[str, Option] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Design:
+    """What an engine is built from, as a plain file that a job in any process takes, and where it came from.
+
+    Args:
+        path: an ONNX graph, or the description of a hand-built network (``network.json``).
+        source: what it came from, for the manifest.
+        source_sha256: hash of that.
+        graph_sha256: hash of the graph; empty where there is none.
+        backend: name of the one backend that can build it; empty where any that reads graphs can.
+        content: what is in it, where it cannot be a file and is built in this process; crosses to no other.
+    """
+
+    path: Path
+    source: str = ""
+    source_sha256: str = ""
+    graph_sha256: str = ""
+    backend: str = ""
+    content: Definition | None = None
+
+    def as_arguments(self) -> dict[str, Any]:
+        """Return what the job ``build`` takes of it; the path becomes absolute."""
+        return {
+            "design": self.path.absolute(),
+            "source": self.source,
+            "source_sha256": self.source_sha256,
+            "graph_sha256": self.graph_sha256,
+        }
+
+
+@runtime_checkable
+class Definition(Protocol):
+    """A hand-built network, ready to be defined with a backend's own API: a user's function and its weights."""
+
+    @property
+    def name(self) -> str:
+        """What the network is called, such as ``resnet``."""
+        ...
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of the last call of `define`, such as weights that it never read."""
+        ...
+
+    def define(self, api: Any) -> Any:
+        """Call the user's function with the API and the weights, once, and return what it returned.
+
+        Raises:
+            SourceError: the function raised; the message has its line, the cause is what it raised.
+            UnknownNameError: it asked for a weight that is not there.
+        """
+        ...
 
 
 class Runner(Protocol):
@@ -168,4 +225,34 @@ class Backend(Protocol):
 
     def diagnose(self, error: Exception, graph: ir.Model | None) -> str | None:
         """Say what another tool's failure probably means and what to do, or None."""
+        ...
+
+
+@runtime_checkable
+class NetworkBuilder(Protocol):
+    """The function that a backend has besides, where users may build networks with its own API, layer by layer.
+
+    What the ``api`` is, and what the user's function returns, is the library's own way:
+
+    - OpenVINO: ``api`` is its newest module of operators (``openvino.opset16``); the function returns an
+      ``openvino.Model``. A Parameter without a tensor name is called by its friendly name.
+    - TensorRT: ``api`` is the empty ``INetworkDefinition`` to fill. The builder makes it, strongly typed, before the
+      call, and keeps it and the builder alive until the engine is serialised; the function adds inputs and layers,
+      marks the outputs and returns None. Weights are numpy arrays, which the definition holds until `build_network`
+      returns, for TensorRT copies none before it builds. ``spec.shapes`` becomes one optimization profile (min, opt,
+      max for each input with an axis of -1; an input that it does not name must have fixed axes) after the call.
+    """
+
+    def build_network(self, definition: Definition, spec: BuildSpec, folder: Path) -> Built:
+        """Let `definition` build a network, and build its artefact into the empty `folder`, as `Backend.build` does.
+
+        The inputs and outputs of the result are read back from the network; the profiles of ``spec.shapes`` are held
+        against them with `enginery.backends.profiles.with_profiles` before anything is compiled.
+
+        Raises:
+            SourceError: the user's function failed, or returned something else than a network.
+            BuildError: the library refused the network, or an input or output has no name.
+            PrecisionError: it cannot compute in ``spec.precision`` here.
+            UnknownNameError: ``spec`` names an input or an option that is not there.
+        """
         ...

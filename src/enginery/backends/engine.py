@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import errno
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enginery import __version__, backends, storage
 from enginery.backends.asked import check_precision_offered
+from enginery.backends.base import Definition, NetworkBuilder
+from enginery.backends.profiles import with_profiles
 from enginery.backends.session import Session
-from enginery.errors import BackendUnavailableError, BuildError, EngineryError, UnknownNameError
+from enginery.errors import (
+    BackendUnavailableError,
+    BuildError,
+    EngineryError,
+    SourceError,
+    UnknownNameError,
+    UsageError,
+)
 from enginery.graph.base import tensor_infos
 from enginery.machine import describe_machine, peak_memory_bytes
-from enginery.records import BuildRecord, FileRecord, ManifestRecord, TensorInfo
-from enginery.spec import BuildSpec, Dim, Option, Shape, show_sizes
+from enginery.records import BuildRecord, FileRecord, ManifestRecord
+from enginery.spec import BuildSpec, Option, Shape
 from enginery.staging import is_full, writing
 
 if TYPE_CHECKING:
@@ -26,7 +36,7 @@ if TYPE_CHECKING:
 
     from enginery.backends.base import Backend, Built
 
-__all__ = ["Engine", "build", "load", "with_profiles"]
+__all__ = ["Engine", "build", "load"]
 
 _LOG = logging.getLogger("enginery")
 
@@ -101,7 +111,7 @@ def load(path: str | Path) -> Engine:
 
 
 def build(
-    graph: ir.Model,
+    graph: ir.Model | Definition,
     spec: BuildSpec,
     output: str | Path,
     *,
@@ -110,10 +120,10 @@ def build(
     source_sha256: str = "",
     graph_sha256: str = "",
 ) -> Engine:
-    """Build an engine folder from a graph; nothing stands at `output` until it is whole.
+    """Build an engine folder from a graph or a hand-built network; nothing stands at `output` until it is whole.
 
     Args:
-        graph: as `enginery.graph.files.load` gives it; not changed.
+        graph: as `enginery.graph.files.load` gives it, not changed; or what defines a network.
         spec: shapes, precision and the backend's options.
         output: path of the engine folder; an engine that stands there is replaced.
         backend: its name.
@@ -124,13 +134,17 @@ def build(
     Raises:
         UnknownNameError: no such backend, or ``spec.shapes`` names no input of the graph.
         BackendUnavailableError: the backend's library is not here.
+        UsageError: a network was given, and the backend has no API to build one with.
+        SourceError: the function that builds the network failed.
         PrecisionError: the backend cannot compute in ``spec.precision`` here.
         BuildError: the backend refused the graph; the mend is its diagnosis.
         OutputError: `output` cannot be written.
     """
     module = backends.get_available(backend)
-    check_precision_offered(backend, spec.precision, module.capabilities(describe_machine(), graph).precisions)
-    with_profiles(tensor_infos(graph.graph.inputs), spec.shapes)
+    own = None if isinstance(graph, Definition) else graph
+    check_precision_offered(backend, spec.precision, module.capabilities(describe_machine(), own).precisions)
+    if own is not None:
+        with_profiles(tensor_infos(own.graph.inputs), spec.shapes)
     begin = time.perf_counter()
     with storage.new_folder(Path(output)) as folder:
         built = _build_artefact(module, backend, graph, spec, folder)
@@ -147,46 +161,52 @@ def build(
             notes=built.notes,
         )
         manifest = _manifest(
-            record, built, files, spec.shapes, name=graph.graph.name or Path(output).stem, source=source,
+            record, built, files, spec.shapes, name=_name(graph) or Path(output).stem, source=source,
             source_sha256=source_sha256, graph_sha256=graph_sha256,
         )  # fmt: skip
         storage.write_manifest(folder, manifest)
     return Engine(Path(output), manifest)
 
 
-def with_profiles(inputs: Iterable[TensorInfo], shapes: Mapping[str, Shape]) -> tuple[TensorInfo, ...]:
-    """Give each input the profile asked for, after checking that it fits the graph's own shape.
-
-    A static dimension of the graph keeps its size. An input that no shape names has the sizes that the other inputs'
-    profiles give to its symbolic names; where one of these has none, the input is left open (profile None).
-
-    Raises:
-        UnknownNameError: a shape names no input.
-        BuildError: a shape has another rank than the input, or a size that the graph has fixed otherwise.
-    """
-    inputs = tuple(inputs)
-    for name in shapes:
-        if name not in {info.name for info in inputs}:
-            raise UnknownNameError.from_choices("input", name, (info.name for info in inputs))
-    profiled = [replace(info, profile=_profile(info, shapes.get(info.name))) for info in inputs]
-    named = {dim.name: dim for info in profiled if info.profile is not None for dim in info.profile.dims if dim.name}
-    return tuple(
-        info if info.profile is not None else replace(info, profile=_shared_profile(info, named)) for info in profiled
-    )
+def _name(graph: ir.Model | Definition) -> str | None:
+    return graph.name if isinstance(graph, Definition) else graph.graph.name
 
 
-def _build_artefact(module: Backend, name: str, graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:
+def _build_artefact(module: Backend, name: str, graph: ir.Model | Definition, spec: BuildSpec, folder: Path) -> Built:
     """Let a backend build, and turn its library's failure into one that says the mend."""
-    try:
+    if isinstance(graph, Definition):
+        return _build_network(module, name, graph, spec, folder)
+    with _diagnosed(module, name, "this graph", graph, folder):
         return module.build(graph, spec, folder)
+
+
+def _build_network(module: Backend, name: str, definition: Definition, spec: BuildSpec, folder: Path) -> Built:
+    if not isinstance(module, NetworkBuilder):
+        able = [other for other in backends.names() if isinstance(backends.get(other), NetworkBuilder)]
+        message = f"backend {name!r} has no API of its own to build a network with"
+        raise UsageError(message, mend=f"write the network for {' or '.join(able)}")
+    try:
+        with _diagnosed(module, name, f"the network {definition.name}", None, folder):
+            built = module.build_network(definition, spec, folder)
+    except SourceError as error:  # in the user's function; where the library refused a layer, the backend knows why
+        mend = module.diagnose(error.__cause__, None) if isinstance(error.__cause__, Exception) else None
+        raise (type(error)(error.message, mend=mend) if mend else error) from error.__cause__
+    return replace(built, notes=(*built.notes, *definition.notes))
+
+
+@contextlib.contextmanager
+def _diagnosed(module: Backend, name: str, what: str, graph: ir.Model | None, folder: Path) -> Iterator[None]:
+    """Turn a library's failure to build into one that says the mend."""
+    try:
+        yield
     except EngineryError:
         raise
     except Exception as error:
         if is_full(folder):  # the library's own words for it may be about the graph
             with writing(folder):
                 raise OSError(errno.ENOSPC, "no space is left", str(folder)) from error
-        mend = module.diagnose(error, graph) or "the text above is the library's own; check the graph with it"
-        raise BuildError(f"{name} cannot build this graph: {error}", mend=mend) from error
+        mend = module.diagnose(error, graph) or "the text above is the library's own; check the model with it"
+        raise BuildError(f"{name} cannot build {what}: {error}", mend=mend) from error
 
 
 def _manifest(
@@ -218,40 +238,3 @@ def _manifest(
         created=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
         build=record,
     )
-
-
-def _shared_profile(info: TensorInfo, named: Mapping[str, Dim]) -> Shape | None:
-    """Profile an input by the sizes that other inputs' profiles give to its symbolic names; None where one has none."""
-    if info.shape is None:
-        return None
-    dims = [Dim.fixed(own) if isinstance(own, int) else named.get(own) for own in info.shape]
-    known = tuple(dim for dim in dims if dim is not None)
-    return Shape(known) if len(known) == len(dims) else None
-
-
-def _profile(info: TensorInfo, asked: Shape | None) -> Shape | None:
-    if info.shape is None:
-        return asked
-    if asked is None:
-        return Shape.fixed(d for d in info.shape if isinstance(d, int)) if _static(info) else None
-    if len(asked.dims) != len(info.shape):
-        raise BuildError(
-            f"the shape {asked} given for input {info.name!r} has {len(asked.dims)} dimensions, "
-            f"the graph's has {len(info.shape)}: {show_sizes(info.shape)}",
-            mend="give one range for each axis",
-        )
-    for axis, (dim, own) in enumerate(zip(asked.dims, info.shape, strict=True)):
-        if isinstance(own, int) and (dim.dynamic or own not in dim):
-            raise BuildError(
-                f"input {info.name!r}, axis {axis}: {dim} was asked for, but the graph has fixed it at {own}",
-                mend=f"ask for {own}, or export the model with that axis dynamic",
-            )
-    return Shape(tuple(Dim(d.min, d.opt, d.max, _name(own)) for d, own in zip(asked.dims, info.shape, strict=True)))
-
-
-def _static(info: TensorInfo) -> bool:
-    return all(isinstance(dim, int) for dim in info.shape or ())
-
-
-def _name(own: int | str) -> str | None:
-    return own if isinstance(own, str) and own != "?" else None

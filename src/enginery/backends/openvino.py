@@ -20,10 +20,12 @@ import numpy as np
 
 from enginery import optional
 from enginery.backends.asked import OptionRule, check_options, check_precision_offered
-from enginery.backends.base import Availability, Built, Capabilities
+from enginery.backends.base import Availability, Built, Capabilities, Definition
 from enginery.backends.elements import from_bytes, is_extended, to_bytes
 from enginery.backends.openvino_errors import diagnose
-from enginery.backends.openvino_layers import count_layers, precision_notes
+from enginery.backends.openvino_layers import count_layers, element_types, precision_notes
+from enginery.backends.openvino_network import check_model, name_ports, network_types, newest_opset, read_ports
+from enginery.backends.profiles import with_profiles
 from enginery.errors import BuildError, PrecisionError, ProviderError
 from enginery.graph.base import save_model, tensor_infos
 from enginery.machine import cpu_count, describe_machine
@@ -33,7 +35,7 @@ from enginery.spec import BuildSpec, Dim, Option, Shape
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["build", "capabilities", "diagnose", "open", "probe", "variants"]
+__all__ = ["build", "build_network", "capabilities", "diagnose", "open", "probe", "variants"]
 
 _ARTEFACT = "model.xml"
 _DEVICE = "CPU"
@@ -100,7 +102,32 @@ def build(graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:
         _library().save_model(model, folder / _ARTEFACT, compress_to_fp16=False)
         del model  # it maps the file that goes with the folder
     counts = count_layers(_compile(folder, spec.precision, options))
-    notes += [*precision_notes(spec.precision, counts, graph), *_graph_notes(inputs, graph)]
+    notes += [*precision_notes(spec.precision, counts, element_types(graph)), *_integer_notes(inputs)]
+    return Built(inputs, outputs, counts, options, (*notes, *_opset_notes(graph)))
+
+
+def build_network(definition: Definition, spec: BuildSpec, folder: Path) -> Built:
+    """Let a user's function build a model with OpenVINO's newest operators, and treat it as `build` treats a graph.
+
+    Raises:
+        SourceError: the function raised, or returned no `openvino.Model`.
+        BuildError: an input or output has no name, holds texts, or has another shape than asked for.
+        PrecisionError: fp32 was asked for, and a layer was compiled to less.
+    """
+    check_precision_offered("openvino", spec.precision, _offered(describe_machine()))
+    options, ov = _options(spec.options), _library()
+    model = check_model(definition.define(newest_opset(ov)), ov.Model, definition.name)
+    name_ports(model)
+    inputs, outputs = read_ports(model, ov, spec.shapes)
+    _refuse_texts((*inputs, *outputs))
+    with_profiles(inputs, spec.shapes)
+    notes = _bound(model, spec.shapes)
+    inputs, outputs = read_ports(model, ov, spec.shapes)
+    own_types = network_types(model)
+    ov.save_model(model, folder / _ARTEFACT, compress_to_fp16=False)
+    del model  # it may map the weights' file, which is the user's
+    counts = count_layers(_compile(folder, spec.precision, options))
+    notes += [*precision_notes(spec.precision, counts, own_types), *_integer_notes(inputs)]
     return Built(inputs, outputs, counts, options, tuple(notes))
 
 
@@ -244,13 +271,16 @@ def _compile(folder: Path, precision: str, options: Mapping[str, Option]) -> Any
     return compiled
 
 
-def _graph_notes(inputs: Iterable[TensorInfo], graph: ir.Model) -> list[str]:
-    notes = []
+def _integer_notes(inputs: Iterable[TensorInfo]) -> list[str]:
     if any(info.dtype in ("int64", "uint64") for info in inputs):
-        notes.append("OpenVINO computes 64-bit integers in 32 bits on the CPU: larger values come out wrong")
+        return ["OpenVINO computes 64-bit integers in 32 bits on the CPU: larger values come out wrong"]
+    return []
+
+
+def _opset_notes(graph: ir.Model) -> list[str]:
     if (opset := graph.opset_imports.get("", 0)) > (ceiling := _opset_ceiling()):
-        notes.append(f"the graph has opset {opset}, and OpenVINO reads it as {ceiling}: changed operators may differ")
-    return notes
+        return [f"the graph has opset {opset}, and OpenVINO reads it as {ceiling}: changed operators may differ"]
+    return []
 
 
 def _ports(ports: list[Any], infos: tuple[TensorInfo, ...]) -> list[int | None]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import re
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from enginery import optional
@@ -31,6 +33,13 @@ _MEANINGS = {
         "OpenVINO {version} does not read this form of {op}, or the graph is not valid: try onnx.checker.check_model "
         "on it, or " + _OTHERWISE
     ),
+    r"While validating node '(?:opset\d+::)?(?P<op>\w+)": (
+        "the shapes or element types of what {op} was given do not fit together: compare those of the weights with "
+        "what it takes"
+    ),
+    r"references undeclared parameters": (
+        "list every parameter that the network uses: openvino.Model([outputs], [parameters], name)"
+    ),
     r"Conversion failed|FrontEnd API failed": (
         "OpenVINO {version} does not read this form of an operator: " + _OTHERWISE
     ),
@@ -49,7 +58,14 @@ def diagnose(error: Exception, graph: ir.Model | None) -> str | None:
         'memory ran out: close other programs, or use a smaller shape'
     """
     del graph
+    if isinstance(error, AttributeError) and isinstance(error.obj, ModuleType):
+        return _nearest_operator(error.name or "", error.obj)
     for pattern, meaning in _MEANINGS.items():
         if match := re.search(pattern, str(error), re.DOTALL):
             return meaning.format_map({"version": optional.version("openvino"), **match.groupdict()})
     return None
+
+
+def _nearest_operator(name: str, opset: ModuleType) -> str | None:
+    near = difflib.get_close_matches(name, [known for known in vars(opset) if not known.startswith("_")], n=1)
+    return f"did you mean {near[0]!r}?" if near else None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from enginery.errors import PrecisionError
@@ -11,7 +11,7 @@ from enginery.errors import PrecisionError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["count_layers", "precision_notes"]
+__all__ = ["count_layers", "element_types", "precision_notes"]
 
 _PRECISION_OF = {"f32": "fp32", "f64": "fp64", "f16": "fp16", "bf16": "bf16"}
 _BYTES = ("i8", "u8")
@@ -35,9 +35,14 @@ def count_layers(compiled: Any) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def precision_notes(precision: str, counts: Mapping[str, int], graph: ir.Model) -> list[str]:
-    """Hold what was built against what was asked for; a graph that itself is half-precision may stay so."""
-    own = _types(graph)
+def precision_notes(precision: str, counts: Mapping[str, int], own: Collection[str]) -> list[str]:
+    """Hold what was built against what was asked for; a model that itself is half-precision may stay so.
+
+    Args:
+        precision: what was asked for.
+        counts: what `count_layers` found.
+        own: the element types that the model names itself, as ONNX calls them.
+    """
     lower = {"fp16": "FLOAT16", "bf16": "BFLOAT16"}
     lowered = [f"{counts[name]} in {name}" for name, kind in lower.items() if name in counts and kind not in own]
     if precision == "fp32" and lowered:
@@ -51,7 +56,7 @@ def precision_notes(precision: str, counts: Mapping[str, int], graph: ir.Model) 
     return []
 
 
-def _types(graph: ir.Model) -> set[str]:
+def element_types(graph: ir.Model) -> set[str]:
     """Return every element type a graph names: those of its tensors, and those its operators make by attribute."""
     import onnx_ir as ir
 

@@ -28,7 +28,7 @@ def command(
     source: str,
     *,
     output: str,
-    backend: str,
+    backend: str | None,
     shapes: dict[str, Shape],
     precision: str,
     options: dict[str, Option],

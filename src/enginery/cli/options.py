@@ -214,8 +214,9 @@ max_latency = click.option(
     help="Reject engines whose median is above it, in milliseconds.",
 )  # fmt: skip
 backend = click.option(
-    "--backend", cls=BackendOption, default="onnxruntime", show_default=True, metavar="NAME",
-    callback=_read(check_backend), help="What builds and runs the engine.",
+    "--backend", cls=BackendOption, metavar="NAME",
+    callback=_read(lambda name: None if name is None else check_backend(name)),
+    help="What builds and runs the engine. Default: onnxruntime, or what a hand-built network is written for.",
 )  # fmt: skip
 backends = click.option(
     "--backend", "backends", cls=BackendOption, multiple=True, metavar="NAME",

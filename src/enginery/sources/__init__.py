@@ -49,6 +49,9 @@ SOURCES: dict[str, SourceRow] = {
         "a PyTorch module in memory, or the function that returns one: file.py:factory or package.module:factory",
         ("torch",),
     ),
+    "network": SourceRow(
+        "enginery.sources.network", "", "a network built by hand with a backend's own API: file.py:name, of @network"
+    ),
 }
 
 _NOT_YET = {

@@ -13,9 +13,13 @@ from enginery.records import ExportRecord
 from enginery.spec import Shape
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import onnx_ir as ir
 
-__all__ = ["Array", "Evaluate", "Exported", "Source"]
+    from enginery.backends.base import Design
+
+__all__ = ["Array", "Evaluate", "Exported", "HandBuilt", "Source"]
 
 Array = np.ndarray[Any, Any]
 
@@ -101,4 +105,30 @@ class Source(Protocol):
 
     def example_feeds(self) -> dict[str, Array] | None:
         """Return the real example inputs that came with the source; None where only shapes were given, or nothing."""
+        ...
+
+
+@runtime_checkable
+class HandBuilt(Protocol):
+    """What a source answers besides that has no graph: it is built by one backend, and compared with another source."""
+
+    @property
+    def backend(self) -> str:
+        """Name of the one backend that builds it."""
+        ...
+
+    def design(self, folder: Path, *, in_process: bool) -> Design:
+        """Return what a build takes: files in the new `folder`, or what is in memory for a build in this process.
+
+        Raises:
+            UsageError: another process could not import its code.
+        """
+        ...
+
+    def reference(self) -> Source:
+        """Return the source it is compared with, which is closed with this one.
+
+        Raises:
+            UsageError: it has none.
+        """
         ...

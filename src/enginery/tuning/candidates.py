@@ -1,19 +1,35 @@
-"""Which contestants `optimize` tries: every backend in every sensible way, beside plain ONNX Runtime."""
+"""Which contestants `optimize` tries: every backend in every sensible way, beside plain ONNX Runtime.
+
+A hand-built network is tried on its own backend, beside what the converters make of the source it is compared with.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from enginery import backends
+from enginery.backends.base import Design
 from enginery.errors import EngineryError, UnknownNameError
 from enginery.records import GraphRecord, MachineRecord
 from enginery.spec import HERE, PRECISIONS, OptimizeSpec, Option
 from enginery.worker import Worker
 
-__all__ = ["BASELINE", "Contestant", "arrange_candidates", "list_candidates", "probe_environments"]
+__all__ = [
+    "BASELINE",
+    "GRAPH",
+    "NETWORK",
+    "PLAIN",
+    "Contestant",
+    "arrange_candidates",
+    "list_candidates",
+    "probe_environments",
+]
+
+GRAPH, PLAIN, NETWORK = "graph", "plain", "network"
+"""What a contestant is built from: the graph with shapes and simplified, the untouched one, a hand-built network."""
 
 BASELINE = "onnxruntime"
 """The backend that everybody has; with its default options on the untouched graph it is what users have today."""
@@ -36,7 +52,7 @@ class Contestant:
         precision: one of `enginery.spec.PRECISIONS`.
         options: the backend's own.
         python: the environment's interpreter; None for this one.
-        plain: whether it takes the untouched graph.
+        design: what it is built from: `GRAPH`, `PLAIN` or `NETWORK`.
         engine: an engine folder that was built before; None where it is to be built.
         missing: why it cannot be tried at all; empty where it can.
     """
@@ -48,13 +64,13 @@ class Contestant:
     precision: str = "fp32"
     options: Mapping[str, Option] = field(default_factory=dict)
     python: str | None = None
-    plain: bool = False
+    design: str = GRAPH
     engine: Path | None = None
     missing: str = ""
 
 
 def list_candidates(
-    graph: GraphRecord, machine: MachineRecord, spec: OptimizeSpec, *, folder: Path
+    graph: GraphRecord, machine: MachineRecord, spec: OptimizeSpec, *, folder: Path, network: Design | None = None
 ) -> tuple[Contestant, ...]:
     """List the contestants: the baseline, then the candidates of this environment, then those of others.
 
@@ -63,11 +79,13 @@ def list_candidates(
         machine: what is here.
         spec: which backends, precision and environments were asked for.
         folder: for the workers that look into other environments.
+        network: a hand-built network that shall be tried beside the graph.
 
     Raises:
         UnknownNameError: a backend was named that no environment knows.
     """
-    return arrange_candidates(graph, machine, spec, probe_environments(spec.environments, folder))
+    builder = network.backend if network is not None else ""
+    return arrange_candidates(graph, machine, spec, probe_environments(spec.environments, folder), builder)
 
 
 def probe_environments(environments: Mapping[str, str], folder: Path) -> dict[str, dict[str, Any] | EngineryError]:
@@ -92,19 +110,32 @@ def _probe(name: str, python: str, folder: Path) -> dict[str, Any] | EngineryErr
 
 
 def arrange_candidates(
-    graph: GraphRecord, machine: MachineRecord, spec: OptimizeSpec, probes: Probes
+    graph: GraphRecord, machine: MachineRecord, spec: OptimizeSpec, probes: Probes, builder: str = ""
 ) -> tuple[Contestant, ...]:
-    """List the contestants, given what the other environments hold; see `list_candidates`."""
+    """List the contestants, given what the other environments hold; see `list_candidates`.
+
+    A hand-built network is among them where `builder` names the backend that builds it.
+    """
     _check_names(spec.backends, probes)
-    baseline = Contestant(f"{BASELINE}, plain", "baseline", BASELINE, plain=True)
+    baseline = Contestant(f"{BASELINE}, plain", "baseline", BASELINE, design=PLAIN)
     found = [baseline, *_own(graph, machine, spec, probes)]
+    by_hand = replace(spec, backends=(builder,)) if builder else None
+    if by_hand is not None:
+        found += map(_hand_built, _own(graph, machine, by_hand, probes))
     for name, probe in probes.items():
         python = spec.environments[name]
         if isinstance(probe, EngineryError):
             found.append(Contestant(f"@{name}", "candidate", "", name, python=python, missing=str(probe)))
         else:
             found += _foreign(name, python, probe, spec)
+            found += map(_hand_built, _foreign(name, python, probe, by_hand)) if by_hand is not None else ()
     return tuple(found)
+
+
+def _hand_built(contestant: Contestant) -> Contestant:
+    """Let a contestant be built from the network instead; its row says so."""
+    name, _, rest = contestant.label.partition(" ")
+    return replace(contestant, label=f"{name}, hand-built {rest}".strip(), design=NETWORK)
 
 
 def _check_names(asked: Sequence[str], probes: Probes) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from enginery.backends.base import Design
 from enginery.benchmark.base import Entry
 from enginery.errors import EngineryError
 from enginery.machine import free_memory_bytes
@@ -27,9 +28,7 @@ class Course:
         bench_case: name of the one that is timed.
         spec: limits and bounds.
         expected: folder of the reference's outputs; None where nothing is verified.
-        graph: ONNX file that candidates are built from.
-        plain_graph: ONNX file of the untouched graph.
-        source, source_sha256, graph_sha256: for the manifests.
+        designs: what contestants are built from, by the name that `Contestant.design` has.
         reference, inputs: for the verify records.
     """
 
@@ -37,11 +36,7 @@ class Course:
     bench_case: str
     spec: OptimizeSpec
     expected: Path | None = None
-    graph: Path | None = None
-    plain_graph: Path | None = None
-    source: str = ""
-    source_sha256: str = ""
-    graph_sha256: str = ""
+    designs: Mapping[str, Design] = field(default_factory=dict)
     reference: str = ""
     inputs: str = ""
 
@@ -141,13 +136,10 @@ class Lane:
     def _build(self, on_wait: Callable[[], None]) -> None:
         course, contestant = self.course, self.contestant
         arguments = {
-            "graph": course.plain_graph if contestant.plain else course.graph,
+            **course.designs[contestant.design].as_arguments(),
             "backend": contestant.backend,
             "spec": BuildSpec(course.spec.shapes, contestant.precision, contestant.options),
             "output": self.engine,
-            "source": course.source,
-            "source_sha256": course.source_sha256,
-            "graph_sha256": course.graph_sha256,
         }
         self.build = from_plain(ManifestRecord, self._call("build", arguments, on_wait)).build
 

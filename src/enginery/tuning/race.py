@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from enginery import storage
+from enginery.backends.base import Design
 from enginery.benchmark.base import Entry, Timer, time_in_turns
 from enginery.errors import (
     EngineryError,
@@ -61,16 +62,12 @@ class Race:
 def race(
     contestants: Sequence[Contestant],
     *,
-    graph: Path,
-    plain_graph: Path,
+    designs: Mapping[str, Design],
     cases: Path,
     expected: Path,
     bench_case: str,
     spec: OptimizeSpec,
     folder: Path,
-    source: str,
-    source_sha256: str,
-    graph_sha256: str,
     reference: str,
     inputs: str,
     frameworks: Mapping[str, Timer] | None = None,
@@ -80,16 +77,12 @@ def race(
 
     Args:
         contestants: from `enginery.tuning.candidates.list_candidates`.
-        graph: ONNX file that candidates are built from.
-        plain_graph: the untouched graph, for the baseline.
+        designs: what they are built from, by the name that each contestant's ``design`` has.
         cases: folder of the inputs.
         expected: folder of the reference's outputs, each case under its name.
         bench_case: name of the case that is timed.
         spec: what was asked for.
         folder: where each contestant gets a folder; an interrupt removes them, otherwise they are the caller's.
-        source: what the graph came from, for the manifests.
-        source_sha256: hash of that.
-        graph_sha256: hash of `graph`.
         reference: what the outputs are compared with, in words.
         inputs: what the cases are, in words.
         frameworks: by label, what times the source framework on the timed case.
@@ -100,8 +93,7 @@ def race(
     """
     progress = progress or Progress()
     course = Course(
-        cases=cases.absolute(), bench_case=bench_case, spec=spec, expected=expected.absolute(), graph=graph.absolute(),
-        plain_graph=plain_graph.absolute(), source=source, source_sha256=source_sha256, graph_sha256=graph_sha256,
+        cases=cases.absolute(), bench_case=bench_case, spec=spec, expected=expected.absolute(), designs=designs,
         reference=reference, inputs=inputs,
     )  # fmt: skip
     lanes = _lanes(contestants, course, folder)
