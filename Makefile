@@ -7,7 +7,7 @@ DEMO := .demo
 TORCH ?= torch==2.13.0
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint format docs bench clean
+.PHONY: help demo test test-slow lint format docs bench gallery clean
 
 help: ## list the chores
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +58,14 @@ docs: $(VENV)/.test ## run every snippet of README, docs and docstrings
 
 bench: $(VENV)/.models ## measure what a session costs over the library it wraps
 	$(BIN)/python benchmarks/session_overhead.py
+
+$(VENV)/.gallery: $(VENV)/.models
+	@echo "installing TensorFlow, for the gallery's Keras models, into $(VENV) ..."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[tensorflow]"
+	@touch $@
+
+gallery: $(VENV)/.gallery ## take some eighty architectures from export to verification (about an hour)
+	$(BIN)/python -m benchmarks.gallery --output benchmarks/results/gallery.json
 
 clean: ## remove the virtual environment and what the demo made
 	rm -rf $(VENV) $(DEMO)

@@ -1,1 +1,1 @@
-"""Models by source, each taken through export, simplification, build and verification; run ``python -m benchmarks.gallery``."""
+"""Models by source, taken through export, simplification, build and verification: ``python -m benchmarks.gallery``."""

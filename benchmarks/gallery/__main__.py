@@ -59,11 +59,15 @@ def run(entries: Sequence[Entry], backends: Sequence[str], *, limit_s: float, ca
         for backend in backends:
             begin = time.monotonic()
             result = run_entry(entry, backend, limit_s=limit_s, catalogue=catalogue)
-            error = "" if result.error is None else f", error {result.error:.1e}"
-            print(f"{at}/{len(entries)} {entry.name} on {backend}: {result.status}{error}, "
-                  f"{time.monotonic() - begin:.0f} s{f': {result.reason}' if result.reason else ''}", flush=True)  # fmt: skip
             results.append(result)
+            print(f"{at}/{len(entries)} {_line(result)}, {time.monotonic() - begin:.0f} s", flush=True)
     return results
+
+
+def _line(result: Result) -> str:
+    error = "" if result.error is None else f", error {result.error:.1e}"
+    reason = f" ({result.reason})" if result.reason else ""
+    return f"{result.name} on {result.backend}: {result.status}{error}{reason}"
 
 
 def as_json(results: Sequence[Result], command: str) -> dict[str, Any]:
@@ -103,7 +107,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = run(chosen, backends, limit_s=asked.limit, catalogue=asked.catalogue)
     print("\n" + gallery_text(results, _style()))
     if asked.output:
-        command = shlex.join(["python", "-m", "benchmarks.gallery", *(sys.argv[1:] if arguments is None else arguments)])
+        command = shlex.join(
+            ["python", "-m", "benchmarks.gallery", *(sys.argv[1:] if arguments is None else arguments)]
+        )
         asked.output.write_text(json.dumps(as_json(results, command), indent=1) + "\n", encoding="utf-8")
     return int(any(result.status == "failed" for result in results))
 

@@ -118,9 +118,7 @@ class Attempt:
         """See that no output stays the same when the inputs change, for then the comparison proves nothing."""
         inputs = read_manifest(self._engine).inputs
         with enginery.load(self._engine) as session:
-            outputs = [
-                session.run(random_case(inputs, "opt", seed=seed, ranges=self._ranges).feeds) for seed in (1, 2)
-            ]
+            outputs = [session.run(random_case(inputs, "opt", seed=seed, ranges=self._ranges).feeds) for seed in (1, 2)]
         found = variation(*outputs)
         name, least = min(found.items(), key=lambda item: item[1])
         self._note(varies=least)
@@ -143,7 +141,7 @@ def variation(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, flo
 def _change(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
     if one.shape != other.shape:
         return 1.0
-    if one.dtype.kind not in "f":
+    if one.dtype.kind != "f":
         return float(np.mean(one != other)) if one.size else 0.0
     change, size = np.linalg.norm(other - one), np.linalg.norm(one)
     return float(change / size) if size else float(change > 0)

@@ -33,7 +33,8 @@ def _hugging(family: str, name: str, shapes: Mapping[str, str], **more: Any) -> 
 
 
 def _image(name: str, family: str = "cnn", sizes: str = "3x64x64") -> Entry:
-    return _plain(family, f"torch_cnn.{name}", {"image": f"batch:1..3x{sizes}"})
+    module = "torch_cnn" if family == "cnn" else "torch_dense"
+    return _plain(family, f"{module}.{name}", {"image": f"batch:1..3x{sizes}"})
 
 
 def _picture(name: str, family: str = "vision transformer", sizes: str = "3x64x64", **more: Any) -> Entry:
@@ -84,23 +85,23 @@ _PLAIN = (
     ),
     _plain(
         "recommender",
-        "torch_sequence.dlrm",
+        "torch_mixed.dlrm",
         {"dense": "batch:2..16x13", "categories": "batch:2..16x4"},
         ranges={"categories": "0..19"},
     ),
     _plain(
-        "recommender", "torch_sequence.ncf", {"user": "batch:2..16", "item": "batch:2..16"},
+        "recommender", "torch_mixed.ncf", {"user": "batch:2..16", "item": "batch:2..16"},
         ranges={"user": "0..399", "item": "0..599"},
     ),
     _plain(
-        "recommender", "torch_sequence.deepfm", {"ids": "batch:2..16x6", "values": "batch:2..16x6"},
+        "recommender", "torch_mixed.deepfm", {"ids": "batch:2..16x6", "values": "batch:2..16x6"},
         ranges={"ids": "0..299"},
     ),
-    _plain("audio", "torch_sequence.wavenet", {"wave": "batch:1..3x1xsamples:300..800"}),
-    _plain("audio", "torch_sequence.keyword_spotter", {"wave": "batch:1..3xsamples:2000..4000"}),
-    _plain("point cloud", "torch_sequence.pointnet", {"cloud": "batch:1..3x3xpoints:20..80"}),
+    _plain("audio", "torch_mixed.wavenet", {"wave": "batch:1..3x1xsamples:300..800"}),
+    _plain("audio", "torch_mixed.keyword_spotter", {"wave": "batch:1..3xsamples:2000..4000"}),
+    _plain("point cloud", "torch_mixed.pointnet", {"cloud": "batch:1..3x3xpoints:20..80"}),
     _plain(
-        "graph network", "torch_sequence.graph_convolution", {"features": "nodes:10..20x8", "edges": "2xedges:12..60"},
+        "graph network", "torch_mixed.graph_convolution", {"features": "nodes:10..20x8", "edges": "2xedges:12..60"},
         ranges={"edges": "0..9"},
     ),
 )  # fmt: skip
@@ -148,4 +149,77 @@ _TRANSFORMERS = (
     _hugging("recurrent", "mamba", {"input_ids": "batch:1..3x8"}, ranges={"input_ids": "0..499"}),
 )
 
-ENTRIES: tuple[Entry, ...] = (*_PLAIN, *_TRANSFORMERS)
+
+def _written(place: str) -> Callable[[Path], Made]:
+    """Return a maker that calls ``module.function`` of this package; ``module.function(argument)`` returns one."""
+
+    def make(folder: Path) -> Made:
+        module, call = place.split(".")
+        name, _, argument = call.rstrip(")").partition("(")
+        found = getattr(importlib.import_module(f"benchmarks.gallery.{module}"), name)
+        made: Made = (found(argument) if argument else found)(folder)
+        return made
+
+    return make
+
+
+def _light(name: str, image: str = "data_0") -> Entry:
+    return Entry(
+        f"onnx light_{name}", "cnn", "onnx", _written(f"onnx_models.light({name})"),
+        {image: "batch:1..3x3x224x224"}, make_dynamic=("batch",),
+        constant="every weight of the onnx wheel's light models is one constant, so that this shows the structure only",
+    )  # fmt: skip
+
+
+def _onnx(family: str, name: str, shapes: Mapping[str, str], **more: Any) -> Entry:
+    return Entry(f"onnx {name}", family, "onnx", _written(f"onnx_models.{name}"), shapes, **more)
+
+
+_KERAS_WRITERS = {"keras file": "as_keras", "SavedModel": "as_saved_model", "h5 file": "as_h5"}
+
+
+def _keras(kind: str, family: str, name: str, shapes: Mapping[str, str], **more: Any) -> Entry:
+    """Return a Keras model as one kind of file."""
+    make = _written(f"keras_models.{_KERAS_WRITERS[kind]}({name})")
+    return Entry(f"{name} as {kind}", family, kind, make, shapes, needs=("tensorflow", "keras"), **more)
+
+
+def _application(kind: str, name: str, **more: Any) -> Entry:
+    return _keras(kind, "cnn", name, {"image": "batch:1..3x224x224x3"}, **more)
+
+
+_ONNX = (
+    _light("bvlc_alexnet"),
+    _light("densenet121"),
+    _light("inception_v1"),
+    _light("inception_v2"),
+    _light("resnet50", "gpu_0/data_0"),
+    _light("shufflenet", "gpu_0/data_0"),
+    _light("squeezenet"),
+    _light("vgg19"),
+    _light("zfnet512", "gpu_0/data_0"),
+    _onnx("detector", "nms_detector", {"image": "batch:1..3x3x64x64"}),
+    _onnx("recurrent", "scan_recurrent", {"x": "length:3..9xbatch:1..4x8", "state": "batch:1..4x12"}),
+    _onnx(
+        "text encoder", "text_lookup", {"ids": "batch:1..3xlength:3..9", "largest": "1"}, ranges={"ids": "0..49"}
+    ),
+)  # fmt: skip
+
+_PIXELS = {"image": "0..255"}
+_KERAS = tuple(
+    entry
+    for kind in ("keras file", "SavedModel")
+    for entry in (
+        _application(kind, "ResNet50"),
+        _application(kind, "MobileNetV2"),
+        _application(kind, "EfficientNetB0", ranges=_PIXELS),
+        _application(kind, "ConvNeXtTiny", ranges=_PIXELS),
+        _application(kind, "MobileNetV3Small", ranges=_PIXELS),
+        _keras(kind, "vision transformer", "ViT", {"image": "batch:1..3x64x64x3"}),
+        _keras(kind, "segmentation", "U-Net", {"image": "batch:1..3x64x64x3"}),
+        _keras(kind, "recurrent", "LSTM", {"ids": "batch:1..3xlength:5..20"}, ranges={"ids": "0..499"}),
+    )
+)
+
+ENTRIES: tuple[Entry, ...] = (*_PLAIN, *_TRANSFORMERS, *_KERAS, _application("h5 file", "MobileNetV2"), *_ONNX)
+"""Every entry, by source."""

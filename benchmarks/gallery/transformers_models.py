@@ -164,7 +164,9 @@ vit = pictures("ViTForImageClassification", **_PICTURE)
 deit = pictures("DeiTForImageClassification", **_PICTURE)
 beit = pictures("BeitForImageClassification", **_PICTURE, use_relative_position_bias=True)
 dinov2 = pictures("Dinov2Model", "last_hidden_state pooler_output", **{**_PICTURE, "patch_size": 8})
-swin = pictures("SwinForImageClassification", image_size=64, embed_dim=24, depths=[2, 2], num_heads=[2, 4], window_size=4)
+swin = pictures(
+    "SwinForImageClassification", image_size=64, embed_dim=24, depths=[2, 2], num_heads=[2, 4], window_size=4
+)
 swinv2 = pictures(
     "Swinv2ForImageClassification", image_size=64, embed_dim=24, depths=[2, 2], num_heads=[2, 4], window_size=4
 )
