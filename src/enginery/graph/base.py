@@ -2,27 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from enginery.records import TensorInfo
 
 if TYPE_CHECKING:
+    import numpy as np
     import onnx
     import onnx_ir as ir
 
+    from enginery.spec import Shape
+
 __all__ = [
+    "LAYOUT",
     "Edge",
+    "OpsetLimits",
     "Outline",
     "OutlineNode",
     "Weight",
     "all_graphs",
     "all_nodes",
     "constants",
+    "convert_opset",
     "hash_model",
     "load_model",
+    "make_dynamic",
     "normalise",
     "save_model",
     "skeleton",
@@ -31,9 +38,53 @@ __all__ = [
     "type_name",
 ]
 
+LAYOUT = "enginery.layout"
+"""Key of an input's metadata; its value says what the axes stand for, such as ``NHWC``."""
+
+Array: TypeAlias = "np.ndarray[Any, np.dtype[Any]]"
+
 _SKELETON_BYTES = 1024
 
 _NUMPY_NAMES = {"FLOAT": "float32", "DOUBLE": "float64"}
+
+
+@dataclass(frozen=True)
+class OpsetLimits:
+    """Which graphs a backend reads rightly.
+
+    Args:
+        max_opset: highest version of ONNX's own operator set.
+        min_opset: lowest.
+        max_ir_version: highest version of the file format; None for any.
+        domains: highest version of other operator sets, such as ``ai.onnx.ml``; any of those that are not named.
+
+    Example:
+        >>> limits = OpsetLimits(max_opset=17, min_opset=7)
+        >>> limits.nearest(20), limits.nearest(13), limits.nearest(6), limits.nearest(5, "ai.onnx.ml")
+        (17, 13, 7, 5)
+    """
+
+    max_opset: int
+    min_opset: int = 1
+    max_ir_version: int | None = None
+    domains: Mapping[str, int] = field(default_factory=dict)
+
+    def nearest(self, version: int, domain: str = "") -> int:
+        """Return the version nearest to a graph's own that is read."""
+        if domain:
+            return min(version, self.domains.get(domain, version))
+        return max(self.min_opset, min(version, self.max_opset))
+
+    def refuses(self, model: ir.Model) -> str:
+        """Say which version of a model is not read; empty where all are."""
+        for domain, version in model.opset_imports.items():
+            if (nearest := self.nearest(version, domain)) != version:
+                of = f" of {domain}" if domain else ""
+                edge = "at most" if nearest < version else "at least"
+                return f"reads opset {nearest}{of} {edge} and the graph has {version}"
+        if self.max_ir_version is not None and (model.ir_version or 0) > self.max_ir_version:
+            return f"reads IR version {self.max_ir_version} at most and the graph has {model.ir_version}"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +155,7 @@ def tensor_info(value: ir.Value) -> TensorInfo:
     """Describe one value of a graph; a dimension without a name is ``?``, a type without elements ``unknown``."""
     shape = value.shape
     dims = None if shape is None else tuple(_dim(dim) for dim in shape)
-    return TensorInfo(value.name or "", type_name(value.type), dims)
+    return TensorInfo(value.name or "", type_name(value.type), dims, layout=value.metadata_props.get(LAYOUT))
 
 
 def type_name(kind: ir.TypeProtocol | None) -> str:
@@ -138,6 +189,20 @@ def load_model(path: str | Path) -> ir.Model:
     return load(Path(path))
 
 
+def make_dynamic(
+    model: ir.Model,
+    texts: Sequence[str],
+    *,
+    shapes: Mapping[str, Shape] | None = None,
+    evaluate: Callable[[ir.Model, Mapping[str, Array]], dict[str, Array]] | None = None,
+    examples: Mapping[str, Array] | None = None,
+) -> tuple[ir.Model, tuple[str, ...]]:
+    """Let axes vary that a graph has fixed; see `enginery.graph.dynamic.make_dynamic`."""
+    from enginery.graph.dynamic import make_dynamic as change
+
+    return change(model, texts, shapes=shapes, evaluate=evaluate, examples=examples)
+
+
 def hash_model(path: str | Path) -> str:
     """Return the SHA-256 over an ONNX file and its external data, as hexadecimal digits."""
     from enginery.graph.files import hash_model as hash_files
@@ -160,6 +225,17 @@ def normalise(model: ir.Model) -> None:
     for imports in (model.opset_imports, *(function.opset_imports for function in model.functions.values())):
         if "ai.onnx" in imports:
             imports[""] = max(imports.pop("ai.onnx"), imports.get("", 0))
+
+
+def convert_opset(model: ir.Model, target: int) -> ir.Model:
+    """Return the same model at another version of ONNX's operator set; its outputs are still to be compared.
+
+    Raises:
+        GraphError: there is no such version, or nodes stand in the way; the message names them.
+    """
+    from enginery.graph.opset import convert_opset as convert
+
+    return convert(model, target)
 
 
 def save_model(model: ir.Model, path: Path) -> None:

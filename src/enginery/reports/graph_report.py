@@ -86,7 +86,8 @@ def tensors_table(inputs: Iterable[TensorInfo], outputs: Iterable[TensorInfo], s
 
 
 def _own_shape(info: TensorInfo) -> str:
-    return "any rank" if info.shape is None else figures.shape(info.shape)
+    shape = "any rank" if info.shape is None else figures.shape(info.shape)
+    return f"{shape} ({info.layout})" if info.layout else shape
 
 
 def _why_unknown(record: GraphRecord) -> str:

@@ -49,6 +49,13 @@ SOURCES: dict[str, SourceRow] = {
         "a PyTorch module in memory, or the function that returns one: file.py:factory or package.module:factory",
         ("torch",),
     ),
+    "keras": SourceRow(
+        "enginery.sources.keras_model",
+        "tensorflow",
+        "a Keras model (model.keras, model.h5) or one in memory, or the function that returns one",
+        ("tensorflow", "keras", "tf_keras"),
+    ),
+    "saved_model": SourceRow("enginery.sources.saved_model", "tensorflow", "the folder of a TensorFlow SavedModel"),
     "network": SourceRow(
         "enginery.sources.network", "", "a network built by hand with a backend's own API: file.py:name, of @network"
     ),
@@ -57,8 +64,6 @@ SOURCES: dict[str, SourceRow] = {
 _NOT_YET = {
     ".pt": "a PyTorch file",
     ".pth": "a PyTorch file",
-    ".h5": "a Keras file",
-    ".keras": "a Keras file",
 }
 
 
@@ -189,7 +194,7 @@ def _refusal(thing: Any, factory: str = "") -> SourceError:
     if not isinstance(thing, (str, Path)):
         return SourceError(f"a {_type_name(thing)} is no trained model that Enginery knows", mend=f"give {accepted}")
     path = Path(thing)
-    kind = "a TensorFlow SavedModel" if (path / "saved_model.pb").is_file() else _NOT_YET.get(path.suffix.lower())
+    kind = _NOT_YET.get(path.suffix.lower())
     if kind and path.exists():
         mend = "export it to ONNX, or give file.py:factory, a function that returns the PyTorch module"
         return SourceError(f"{path} is {kind}, which is not yet supported", mend=mend)
