@@ -19,6 +19,7 @@ from enginery.sources import open_source
 def external(small_model, tmp_path, monkeypatch):
     """Return the path of a model whose weights stand beside it."""
     monkeypatch.setattr(files, "EXTERNAL_ABOVE_BYTES", 10)
+    monkeypatch.setattr(files, "SHARED_ABOVE_BYTES", 10)
     monkeypatch.setattr(files, "INLINE_BYTES", 10)
     monkeypatch.setattr(files, "_READ_AT_ONCE_BYTES", 10)
     path = tmp_path / "model.onnx"
@@ -297,3 +298,113 @@ def test_the_long_name_of_the_operator_set_is_the_short_one(tmp_path):
     assert onnx.load(path).opset_import[0].domain == "ai.onnx"
     assert files.load(path).opset_imports == {"": 17}
     assert open_source(onnx.load(path)).export(shapes={}).record.opset == 17
+
+
+def test_graphs_in_passing_share_their_weights(external, small_model):
+    """A graph written beside weights that it reads writes only what is new, and both are read as they were."""
+    model = files.load(external)
+    model.graph.initializers["w1"].const_value = ir.tensor(np.ones((5, 3), np.float32), name="w1")
+    beside = external.with_name("beside.onnx")
+    files.save_shared(model, beside)
+    assert beside.with_name("beside.onnx.data").stat().st_size == 60
+    found = files.load(beside)
+    assert found.graph.initializers["w0"].const_value.location == "model.onnx.data"
+    np.testing.assert_array_equal(weights(found)["w0"], weights(small_model)["w0"])
+    np.testing.assert_array_equal(weights(found)["w1"], np.ones((5, 3)))
+    assert isinstance(model.graph.initializers["w1"].const_value, ir.ExternalTensor)  # no longer held in memory
+    files.save_shared(files.load(beside), external.with_name("again.onnx"))
+    assert not external.with_name("again.onnx.data").exists()
+    assert files.hash_model(external.with_name("again.onnx")) != files.hash_model(external)
+
+
+def test_a_graph_in_passing_over_itself(external, small_model):
+    """Weights in the file that is about to be replaced are written anew."""
+    model = files.load(external)
+    model.graph.initializers["w1"].const_value = ir.tensor(np.ones((5, 3), np.float32), name="w1")
+    files.save_shared(model, external)
+    for found in (weights(model), weights(files.load(external))):
+        np.testing.assert_array_equal(found["w0"], weights(small_model)["w0"])
+        np.testing.assert_array_equal(found["w1"], np.ones((5, 3)))
+
+
+def test_what_a_user_keeps_shares_no_file(external):
+    """An exported model's weights are a copy: to change the source in place does not change them."""
+    files.save(files.load(external), external.with_name("kept.onnx"))
+    data, kept = external.with_name("model.onnx.data"), external.with_name("kept.onnx.data")
+    assert (data.stat().st_nlink, kept.stat().st_nlink) == (1, 1)
+    before = kept.read_bytes()
+    with data.open("r+b") as file:
+        file.write(b"\xff" * 8)
+    assert kept.read_bytes() == before
+
+
+def test_a_shared_weight_is_written_once(external):
+    """Two initializers with one tensor have one place in the file."""
+    model = files.load(external)
+    first = model.graph.initializers["w0"]
+    model.graph.register_initializer(ir.Value(name="tied", const_value=first.const_value, type=first.type))
+    files.save(model, external.with_name("tied.onnx"))
+    found = files.load(external.with_name("tied.onnx")).graph.initializers
+    assert found["tied"].const_value.offset == found["w0"].const_value.offset
+    assert external.with_name("tied.onnx.data").stat().st_size == 140
+
+
+def test_what_is_written_inline_is_plain_onnx(small_model, tmp_path, monkeypatch):
+    """A file whose weights are written behind the graph by hand is what ONNX itself would read and write."""
+    monkeypatch.setattr("enginery.graph.weights.INLINE_BYTES", 70)  # one by hand, one by the library
+    files.save(small_model, tmp_path / "model.onnx")
+    proto = onnx.load(tmp_path / "model.onnx")
+    onnx.checker.check_model(proto, full_check=True)
+    assert proto == ir.to_proto(small_model)
+
+
+def test_inline_in_subgraphs(graph_of, tmp_path):
+    """Initializers of a subgraph that lie in a file are written into the one protobuf, too."""
+    model = graph_of("""<ir_version: 8, opset_import: ["" : 17]> g (float[4] x, bool c) => (float[4] y) {
+        y = If (c) <
+            then_branch = t () => (float[4] p) { p = Mul (x, w) },
+            else_branch = e () => (float[4] q) { q = Neg (x) }>
+    }""")
+    (tmp_path / "w.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
+    outside = ir.ExternalTensor("w.bin", 0, 16, ir.DataType.FLOAT, shape=ir.Shape([4]), name="w", base_dir=tmp_path)
+    body = model.graph[0].attributes["then_branch"].as_graph()
+    value = next(value for node in body for value in node.inputs if value.name == "w")
+    value.const_value = outside
+    body.register_initializer(value)
+    files.save(model, tmp_path / "inline.onnx")
+    proto = onnx.load(tmp_path / "inline.onnx", load_external_data=False)
+    then = next(one.g for one in proto.graph.node[0].attribute if one.name == "then_branch")
+    assert onnx.numpy_helper.to_array(then.initializer[0]).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("key", "value"), [("offset", "-4"), ("length", "many")])
+def test_impossible_places(external, key, value):
+    """An offset or a length that is no number is named."""
+    proto = onnx.load(external, load_external_data=False)
+    next(entry for entry in proto.graph.initializer[0].external_data if entry.key == key).value = value
+    external.write_bytes(proto.SerializeToString())
+    with pytest.raises(CorruptModelError, match=rf"tensor 'w0' has its data at the impossible {key} '{value}'"):
+        files.load(external)
+
+
+@pytest.mark.parametrize(
+    ("kind", "dims", "said"),
+    [(99, [4, 5], "unknown element type 99"), (1, [-4, 5], r"impossible shape \[-4, 5\]"), (8, [1], "holds texts")],
+)
+def test_impossible_external_tensors(external, kind, dims, said):
+    """What cannot be in a file is refused with words, not with a library's own error."""
+    proto = onnx.load(external, load_external_data=False)
+    proto.graph.initializer[0].data_type = kind
+    proto.graph.initializer[0].dims[:] = dims
+    external.write_bytes(proto.SerializeToString())
+    with pytest.raises(CorruptModelError, match=said):
+        files.load(external)
+
+
+def test_weights_that_shrink_meanwhile(external):
+    """A file of weights that is cut short after it was looked at is an error, and nothing is written."""
+    model = files.load(external)
+    external.with_name("model.onnx.data").write_bytes(b"\0" * 10)
+    with pytest.raises(CorruptModelError, match="is shorter than expected"):
+        files.save(model, external.with_name("late.onnx"))
+    assert sorted(file.name for file in external.parent.iterdir()) == ["model.onnx", "model.onnx.data"]

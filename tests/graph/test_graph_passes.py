@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import onnx_ir as ir
 import pytest
 
+from enginery.graph import files
 from enginery.graph.agree import difference
 from enginery.graph.passes.base import is_random, replace_node
 from enginery.graph.passes.drop_dropout import DropDropout
@@ -18,6 +22,7 @@ from enginery.graph.passes.lift_constants import LiftConstants
 from enginery.graph.passes.merge_duplicates import MergeEqualInitializers, MergeEqualNodes
 from enginery.graph.passes.remove_unused import RemoveUnused
 from enginery.graph.passes.sort_nodes import SortNodes
+from enginery.graph.weights import drop_pages
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20]> g'
 RANDOM = np.random.default_rng(0)
@@ -258,6 +263,52 @@ def test_merge_duplicates(apply, graph_of):
     x = np.ones(2, np.float32)
     found = apply(MergeEqualNodes(), apply(MergeEqualInitializers(), model, x=x), x=x)
     assert operators(found) == ["Add", "Mul"]
+
+
+@pytest.mark.parametrize("on_disk", [False, True])
+def test_merge_large_initializers(graph_of, tmp_path, monkeypatch, on_disk):
+    """Large equal weights are merged, from disk without being mapped; those that only begin alike are kept."""
+    one = RANDOM.standard_normal((64, 128)).astype(np.float32)
+    other = one.copy()
+    other[-1, -1] += 1
+    text = f"{HEAD} (float[64, 128] x) => (float[64, 128] y) {{ a = Add (x, u) b = Add (a, v) y = Mul (b, w) }}"
+    model = graph_of(text, u=one, v=other, w=one)
+    if on_disk:
+        monkeypatch.setattr(files, "EXTERNAL_ABOVE_BYTES", 10)
+        files.save(model, tmp_path / "model.onnx")
+        model = files.load(tmp_path / "model.onnx")
+        assert all(value.const_value.raw is None for value in model.graph.initializers.values())
+    assert MergeEqualInitializers().apply(model) is True
+    assert list(model.graph.initializers) == ["u", "v"]
+    assert model.graph[2].inputs[1] is model.graph[0].inputs[1]
+    assert MergeEqualInitializers().apply(model) is False
+    if on_disk:
+        assert all(value.const_value.raw is None for value in model.graph.initializers.values())
+
+
+def test_pages_are_given_back(tmp_path, graph_of, monkeypatch):
+    """Weights that a pass looked at do not stay in memory, and arrays of them stay good."""
+    weights = RANDOM.standard_normal((1 << 10, 1 << 11)).astype(np.float32)
+    monkeypatch.setattr(files, "EXTERNAL_ABOVE_BYTES", 10)
+    files.save(
+        graph_of(f"{HEAD} (float[2048] x) => (float[1024] y) {{ y = MatMul (w, x) }}", w=weights), tmp_path / "m.onnx"
+    )
+    tensor = files.load(tmp_path / "m.onnx").graph.initializers["w"].const_value
+    before = mapped_bytes(tmp_path)
+    total = tensor.numpy().sum()
+    assert mapped_bytes(tmp_path) > before
+    drop_pages([tensor])
+    assert mapped_bytes(tmp_path) == before
+    assert tensor.numpy().sum() == total
+
+
+def mapped_bytes(folder) -> int:
+    """Return how much of the files below a folder is in this process's memory."""
+    smaps = Path("/proc/self/smaps")
+    if not smaps.exists():
+        pytest.skip("this system does not tell")
+    blocks = re.findall(r"^\S+-\S+ \S+ \S+ \S+ \S+\s+(\S*)\n(?:.*\n)*?Rss:\s+(\d+) kB", smaps.read_text(), re.MULTILINE)
+    return sum(int(size) * 1024 for name, size in blocks if name.startswith(str(folder)))
 
 
 def test_remove_unused(apply, graph_of):

@@ -119,6 +119,28 @@ def test_bad_pass_is_dropped(small_model, evaluate, action, reason):
     assert from_json(type(record), to_json(record)) == record
 
 
+@pytest.mark.parametrize("guilty", [False, True])
+def test_outputs_are_compared_once(small_model, evaluate, guilty):
+    """Passes that are all good cost one comparison; a bad one costs another for each pass that changed something."""
+    evaluated = []
+
+    def counted(model):
+        evaluated.append(model)
+        return evaluate(model)
+
+    passes = [Planted(lambda _: None), Planted(change_weight if guilty else lambda _: None), Planted(lambda _: None)]
+    _, record = simplify(small_model, evaluate=counted, say=lambda _: None, passes=passes)
+    assert [one.status for one in record.passes] == ["changed", "dropped" if guilty else "changed", "changed"]
+    assert len(evaluated) == (5 if guilty else 2)
+
+
+def test_nothing_changed_is_not_compared(small_model):
+    """Where no pass changed anything, the graph is the original, and is run once."""
+    evaluated = []
+    simplify(small_model, evaluate=lambda model: [evaluated.append(model)], say=print, passes=(RemoveUnused(),))
+    assert len(evaluated) == 1
+
+
 def test_postcondition(small_model, evaluate):
     """A pass that did not keep what it promised is dropped."""
 

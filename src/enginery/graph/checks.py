@@ -62,7 +62,9 @@ def check_proto(proto: onnx.ModelProto, path: Path) -> None:
     if not proto.opset_import:
         raise CorruptModelError(f"{path} imports no operator set: the file is cut short", mend=_COPY_AGAIN)
     for tensor in _tensors(proto):
-        problem = _external_problem(tensor, path) if _is_external(tensor) else _data_problem(tensor)
+        problem = _type_problem(tensor) or (
+            _external_problem(tensor, path) if _is_external(tensor) else _data_problem(tensor)
+        )
         if problem:
             raise CorruptModelError(f"{path}: tensor {tensor.name!r} {problem}", mend=_COPY_AGAIN)
 
@@ -114,19 +116,23 @@ def _node_tensors(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
             yield from _graph_tensors(graph)
 
 
-def _data_problem(tensor: onnx.TensorProto) -> str:
-    """Compare the data that a tensor holds with what its shape asks for."""
+def _type_problem(tensor: onnx.TensorProto) -> str:
     import onnx_ir as ir
 
-    count = math.prod(tensor.dims)
     if any(size < 0 for size in tensor.dims):
         return f"has the impossible shape {list(tensor.dims)}"
     try:
         dtype = ir.DataType(tensor.data_type)
     except ValueError:
         return f"has the unknown element type {tensor.data_type}"
-    if dtype == ir.DataType.UNDEFINED:
-        return "has no element type"
+    return "has no element type" if dtype == ir.DataType.UNDEFINED else ""
+
+
+def _data_problem(tensor: onnx.TensorProto) -> str:
+    """Compare the data that a tensor holds with what its shape asks for."""
+    import onnx_ir as ir
+
+    count, dtype = math.prod(tensor.dims), ir.DataType(tensor.data_type)
     if tensor.HasField("raw_data"):
         found, expected, unit = len(tensor.raw_data), math.ceil(count * dtype.bitwidth / _BYTE), "bytes"
     else:
@@ -152,8 +158,14 @@ def _external_problem(tensor: onnx.TensorProto, path: Path) -> str:
         return f"has its data in {file}, and there is no such file"
     if file.stat().st_nlink > 1:
         return f"has its data in {file}, which has several hard links: refused, because it may be another's file"
+    for key in ("offset", "length"):
+        if not (entries.get(key) or "0").isdecimal():
+            return f"has its data at the impossible {key} {entries[key]!r} of {file}"
+    dtype = ir.DataType(tensor.data_type)
+    if dtype == ir.DataType.STRING:
+        return f"holds texts and has its data in {file}, which ONNX does not allow"
     offset = int(entries.get("offset") or 0)
-    expected = math.ceil(math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth / _BYTE)
+    expected = math.ceil(math.prod(tensor.dims) * dtype.bitwidth / _BYTE)
     length = int(entries.get("length") or expected)
     if length != expected:
         return f"of shape {list(tensor.dims)} names {length} bytes of {file} instead of {expected}"
