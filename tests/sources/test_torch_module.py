@@ -173,21 +173,60 @@ def test_an_example_names_the_input():
     assert_agree(source, graph, {"features": np.ones((3, 4), np.float32)})
 
 
-def test_a_hard_coded_batch_is_caught():
-    """A batch that the code fixes is an error that names the axis and the line, never a static graph."""
+def reshaped(x):
+    """Fix the batch by a shape."""
+    return x.reshape(2, 12) + 1
+
+
+def added(x):
+    """Fix the batch by a constant of its size."""
+    return x + torch.zeros(2, 3, 4)
+
+
+def added_after_a_branch(x):
+    """Fix the batch where torch.export does not come."""
+    return x + torch.zeros(2, 3, 4) if x.sum() < 1e9 else x
+
+
+@pytest.mark.parametrize("code", [reshaped, added, added_after_a_branch])
+def test_a_hard_coded_batch_is_caught(code):
+    """A batch that the code fixes is an error with the line and the sizes, never a static graph."""
 
     class Fixed(nn.Module):
         def forward(self, x):
-            return x.reshape(2, 12) + 1
+            return code(x)
 
     source = open_source(Fixed(), example_inputs=torch.randn(2, 3, 4))
     with pytest.raises(ExportError) as caught:
         source.export(shapes={"x": Shape.parse("1..2..8x3x4")}, opset=None)
-    message = str(caught.value)
-    assert "torch.onnx.export (dynamo)" in message
-    assert "torch.onnx.export (TorchScript)" in message
-    assert "input 'x', axis 0 (batch) is fixed at 2 by the module's own code" in message
-    assert "return x.reshape(2, 12) + 1" in message
+    assert "at x 3x3x4, which is within the shapes asked for, torch module Fixed raised" in caught.value.message
+    assert f"at test_torch_module.py:{code.__code__.co_firstlineno + 2}, in {code.__name__}" in caught.value.message
+    assert caught.value.mend.startswith("a size is fixed in that line: take it from the input's shape")
+
+
+def test_a_batch_folded_into_fixed_rows_is_caught():
+    """A reshape that takes any batch and always gives the rows of one is an error that shows both."""
+
+    class Folded(nn.Module):
+        def forward(self, x):
+            return x.reshape(4, -1)
+
+    source = open_source(Folded(), example_inputs=torch.randn(4, 3, 4))
+    with pytest.raises(ExportError, match=r"'output' 4 rows at every batch: 4x12, 4x6, 4x3 at batch 4, 2, 1; its code"):
+        source.export(shapes={"x": Shape.parse("1..4..8x3x4")}, opset=None)
+
+
+def test_sizes_that_the_input_gives_are_dynamic():
+    """Sizes taken from the input's shape, and rows that are cut off, stay as they are at every batch."""
+
+    class Right(nn.Module):
+        def forward(self, x):
+            return x.view(x.shape[0], -1), x[:4], x.reshape(-1, x.size(0)).t()
+
+    source = open_source(Right(), example_inputs=torch.randn(4, 3, 4))
+    exported = source.export(shapes={"x": Shape.parse("1..8x3x4")}, evaluate=onnxruntime_outputs)
+    for batch in (1, 3, 8):
+        assert_agree(source, exported.graph, {"x": np.random.default_rng(0).random((batch, 3, 4), np.float32)})
 
 
 def test_a_branch_on_values_falls_back_to_tracing():
@@ -221,7 +260,9 @@ def test_a_trace_that_fixes_sizes_is_refused():
             return x + float(x.shape[0])
 
     source = open_source(Baked(), example_inputs=torch.ones(2, 3))
-    with pytest.raises(ExportError, match="at x 1x3, gives another 'output' than the module"):
+    with pytest.raises(
+        ExportError, match=r"at x 3x3, gives another 'output' than the module: .* at test_torch_module\.py:"
+    ):
         source.export(shapes={"x": Shape.parse("1..2..8x3")}, opset=None)
 
 

@@ -10,7 +10,9 @@ import numpy as np
 from enginery.errors import UnknownNameError, UsageError
 from enginery.spec import Dim, Shape, show_sizes
 
-__all__ = ["check_shapes", "name_axes", "resize", "tracing_sizes"]
+__all__ = ["check_shapes", "name_axes", "other_sizes", "resize", "tracing_sizes"]
+
+_NEARBY = 8
 
 
 def name_axes(shapes: Mapping[str, Shape]) -> dict[str, dict[int, str]]:
@@ -89,6 +91,34 @@ def tracing_sizes(shape: Shape | None, example: tuple[int, ...]) -> tuple[int, .
     if shape is None:
         return example
     return tuple(max(dim.opt, 2) if dim.dynamic else dim.opt for dim in shape.dims)
+
+
+def other_sizes(dims: Mapping[str, Dim], traced: Mapping[str, int], *, alike: bool = False) -> dict[str, int]:
+    """Choose a second size for every dynamic axis, to see whether the first became a constant.
+
+    It is small, differs from the first, and is 1 only where nothing else is in the range: a size of 1 fits
+    whatever it meets, so that it would hide what it should show. Where the ranges allow, no two axes change alike.
+
+    Args:
+        dims: the range of each axis by its name.
+        traced: the first sizes.
+        alike: whether axes of equal ranges change alike after all, as a model may need that knows them by two names.
+
+    Example:
+        >>> other_sizes({"batch": Dim.parse("1..8..32"), "length": Dim.parse("1..8..32")}, {"batch": 8, "length": 8})
+        {'batch': 2, 'length': 3}
+    """
+    sizes: dict[str, int] = {}
+    taken: set[tuple[int, int]] = set()
+    for name, dim in dims.items():
+        low = max(dim.min, 2)
+        # From 2 on, any size will do; a larger minimum may be one of a few that the model takes, as the maximum is.
+        near = range(low, min(low + _NEARBY, dim.max + 1)) if dim.min < low else (low,)
+        choices = [size for size in (*near, dim.max, dim.min) if size in dim and size != traced[name]]
+        free = [size for size in choices if alike or (traced[name], size) not in taken]
+        sizes[name] = next(iter((*free, *choices)), traced[name])
+        taken.add((traced[name], sizes[name]))
+    return sizes
 
 
 def resize(array: np.ndarray[Any, Any], sizes: tuple[int, ...]) -> np.ndarray[Any, Any]:

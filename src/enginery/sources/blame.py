@@ -11,7 +11,7 @@ from pathlib import Path
 
 from enginery.errors import EngineryError
 
-__all__ = ["explain", "likely_line"]
+__all__ = ["explain", "likely_line", "line_of_file", "line_of_stack"]
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 _SHOWN_LINES = 3
@@ -29,7 +29,24 @@ def likely_line(error: BaseException, *, framework: str = "torch") -> str:
         error: as it was caught; its causes and the frames quoted in their messages are searched too.
         framework: name of the package whose own lines are never meant.
     """
-    frames = [frame for cause in _chain(error) for frame in _frames(cause)]
+    return _shown([frame for cause in _chain(error) for frame in _frames(cause)], framework)
+
+
+def line_of_stack(text: str, *, framework: str = "torch") -> str:
+    """Return the user's line of a quoted stack, outermost frame first, as `likely_line` does."""
+    found = [(file, int(line), function) for file, line, function in _FRAME.findall(text)]
+    return _shown(found[::-1], framework)
+
+
+def line_of_file(file: str, line: int) -> str:
+    """Return ``file.py:12: text`` for a line of the user's, or an empty text for one of a framework or of ours."""
+    if file.startswith((_OURS, "<", _STANDARD)) or "site-packages" in file:
+        return ""
+    text = linecache.getline(file, line).strip()
+    return f"{Path(file).name}:{line}" + (f": {text}" if text else "")
+
+
+def _shown(frames: list[tuple[str, int, str]], framework: str) -> str:
     frames = [f for f in frames if not f[0].startswith((_OURS, "<")) and f"/{framework}/" not in f[0]]
     installed = [f for f in frames if "site-packages" in f[0]]
     own = [f for f in frames if f not in installed and not f[0].startswith(_STANDARD)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import ModuleType
 from typing import Any
@@ -21,9 +22,25 @@ from enginery.sources.blame import likely_line
 from enginery.sources.nesting import fill, name_leaves
 from enginery.streams import stdout_to_stderr
 
-__all__ = ["CalledByName"]
+__all__ = ["CalledByName", "forward_signature"]
 
 _NEEDS_EXAMPLES = 'give example inputs: example_inputs=..., or --example "NAME:float32[1,3,224,224]" for each input'
+
+
+def forward_signature(module: Any) -> inspect.Signature:
+    """Return the signature of a module's ``forward``; TorchScript has it as a schema."""
+    schema = getattr(module.forward, "schema", None)
+    if schema is None:
+        return inspect.signature(module.forward)
+    parameters = [
+        inspect.Parameter(
+            re.sub(r"\W", "_", argument.name),
+            inspect.Parameter.KEYWORD_ONLY if argument.kwarg_only else inspect.Parameter.POSITIONAL_OR_KEYWORD,
+            default=argument.default_value if argument.has_default_value() else inspect.Parameter.empty,
+        )
+        for argument in schema.arguments[1:]
+    ]
+    return inspect.Signature(parameters)
 
 
 class CalledByName:
@@ -31,20 +48,32 @@ class CalledByName:
 
     Args:
         torch: the library.
-        module: the caller's; one in half precision is copied to float32.
+        module: the caller's; it is not changed.
         label: what messages call it.
         example_inputs: of one call; None where they are not known, and then it cannot be called.
+        signature: of its call, where `forward` itself does not tell.
+        convert_half: whether a module in half precision is copied to float32.
     """
 
-    def __init__(self, torch: ModuleType, module: Any, label: str, example_inputs: Any) -> None:
+    def __init__(
+        self,
+        torch: ModuleType,
+        module: Any,
+        label: str,
+        example_inputs: Any,
+        *,
+        signature: inspect.Signature | None = None,
+        convert_half: bool = True,
+    ) -> None:
         self._torch = torch
         self._label = label
-        self.half = self._half_dtypes(module)
+        self.scripted = isinstance(module, torch.jit.ScriptModule)
+        self.half = self._half_dtypes(module) if convert_half else ()
         self._module = self._in_full_precision(module) if self.half else module
         self._call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self.example: dict[str, Array] = {}
         if example_inputs is not None:
-            self._call, leaves = bind(inspect.signature(module.forward), example_inputs, self._is_array)
+            self._call, leaves = bind(signature or forward_signature(module), example_inputs, self._is_array)
             self.example = {name: self.numpy(value) for name, value in leaves}
 
     def require_example(self) -> dict[str, Array]:

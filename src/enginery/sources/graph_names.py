@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from enginery.errors import ExportError
@@ -12,7 +12,7 @@ from enginery.sources.base import Array
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["check_dynamic", "check_sizes", "name_outputs", "rename_clashes", "strip_wrapper"]
+__all__ = ["check_dynamic", "check_sizes", "drop_stacks", "name_outputs", "rename_clashes", "strip_wrapper"]
 
 _WRAPPED = "module"
 _PRIVATE = ("pkg.torch.onnx.stack_trace", "pkg.torch.onnx.fx_node")
@@ -50,8 +50,16 @@ def check_dynamic(graph: ir.Model, axes: Axes) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def check_sizes(graph: ir.Model, outputs: Mapping[str, Array], at: str) -> None:
+def check_sizes(
+    graph: ir.Model, outputs: Mapping[str, Array], at: str, blame: Callable[[str, int], str] = lambda *_: ""
+) -> None:
     """Compare the constant sizes of a graph's outputs with what the model gave: a baked-in size shows there.
+
+    Args:
+        graph: as exported.
+        outputs: of the model.
+        at: the sizes of the inputs, in words.
+        blame: returns the user's line that made an axis of an output constant.
 
     Raises:
         ExportError: an output that varies has a constant size in the graph.
@@ -62,8 +70,10 @@ def check_sizes(graph: ir.Model, outputs: Mapping[str, Array], at: str) -> None:
             continue
         for axis, (size, own) in enumerate(zip(right, value.shape, strict=True)):
             if isinstance(own, int) and own != size:
+                line = blame(value.name or "", axis)
                 raise ExportError(
                     f"output {value.name!r}, axis {axis} became the constant {own}, the module gives {size} at {at}"
+                    + (f" (at {line})" if line else "")
                 )
 
 
@@ -78,28 +88,35 @@ def name_outputs(graph: ir.Model, axes: Axes, one: Call, other: Call) -> None:
     """
     import onnx_ir as ir
 
-    known: dict[tuple[int, int], str] = {}
+    known: dict[tuple[int, int], dict[int, str]] = {}
     for name, dynamic in axes.items():
         for axis, symbol in dynamic.items():
-            known.setdefault((one[0][name].shape[axis], other[0][name].shape[axis]), symbol)
+            sizes = (one[0][name].shape[axis], other[0][name].shape[axis])
+            known.setdefault(sizes, {}).setdefault(axis, symbol)
     for value in graph.graph.outputs:
         name = value.name or ""
         pairs = list(zip(one[1][name].shape, other[1][name].shape, strict=True))
         value.shape = ir.Shape(
-            [a if a == b else known.get((a, b), f"{name}_dim{axis}") for axis, (a, b) in enumerate(pairs)]
+            [a if a == b else _nearest(known.get((a, b), {}), axis, name) for axis, (a, b) in enumerate(pairs)]
         )
 
 
+def _nearest(symbols: Mapping[int, str], axis: int, output: str) -> str:
+    """Choose among axes that change alike the one at the same place."""
+    return symbols.get(axis) or next(iter(symbols.values()), f"{output}_dim{axis}")
+
+
 def strip_wrapper(graph: ir.Model) -> None:
-    """Take the wrapper out of module paths and weights' names, and the exporting machine's file paths out of all.
+    """Take the wrapper out of module paths, and of the names of nodes, values and weights.
 
     Args:
         graph: changed in place.
     """
     for node in graph.graph.all_nodes():
         properties = node.metadata_props
-        for key in _PRIVATE:
-            properties.pop(key, None)
+        node.name = _without_step(node.name or "")
+        for value in node.outputs:
+            value.name = _without_step(value.name or "") or value.name
         if _SCOPES in properties:
             scopes = ast.literal_eval(properties[_SCOPES])
             properties[_SCOPES] = repr([_without(scope) for scope in scopes[1:]])
@@ -114,6 +131,17 @@ def strip_wrapper(graph: ir.Model) -> None:
         name = _without(value.name or "")
         if name != value.name and name not in taken and name not in graph.graph.initializers:
             value.name = name
+
+
+def drop_stacks(graph: ir.Model) -> None:
+    """Take out what the exporter says of each node's lines: it is bulky, and full of the machine's own paths.
+
+    Args:
+        graph: changed in place.
+    """
+    for node in graph.graph.all_nodes():
+        for key in _PRIVATE:
+            node.metadata_props.pop(key, None)
 
 
 def rename_clashes(graph: ir.Model) -> None:
@@ -147,3 +175,13 @@ def _without(scope: str) -> str:
     if scope.startswith((f"{_WRAPPED}.", f"{_WRAPPED}:")):
         return scope[len(_WRAPPED) :].removeprefix(".")
     return scope
+
+
+def _without_step(name: str) -> str:
+    """Drop the wrapper's step from a name with slashes, as the older exporter writes them.
+
+    Example:
+        >>> _without_step("/module/layer1/layer1.0/Conv"), _without_step("/Conv"), _without_step("node_1")
+        ('/layer1/layer1.0/Conv', '/Conv', 'node_1')
+    """
+    return name.removeprefix(f"/{_WRAPPED}") if name.startswith(f"/{_WRAPPED}/") else name

@@ -4,25 +4,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from enginery.dtypes import numpy_dtype
 from enginery.errors import ExportError, UsageError
-from enginery.sources.axes import resize
+from enginery.sources.axes import other_sizes, resize
 from enginery.sources.base import Array
-from enginery.spec import Example, Shape, show_sizes
+from enginery.spec import Dim, Example, Shape, show_sizes
 
-__all__ = ["ExportPlan", "check_agreement", "make_example", "show_shapes"]
+__all__ = ["ExportPlan", "check_agreement", "check_batch", "make_example", "show_shapes"]
 
 _FIXED = re.compile(r"static shape of (\d+) for dimension inputs\['tensors'\]\[(\d+)\]\.shape\[(\d+)\]")
 _SAME = 1e-2
-_ENDS: tuple[Literal["min", "max"], ...] = ("min", "max")
 
 
-@dataclass(frozen=True)
+@dataclass
 class ExportPlan:
     """One export.
 
@@ -32,7 +30,9 @@ class ExportPlan:
         axes: names of the dynamic axes of each input that has any.
         shapes: the profiles asked for.
         opset: version of ONNX's operator set.
+        title: what the graph is called.
         notes: grows with what a user should know.
+        checks: inputs, and what the module gives for them: as traced, at other sizes, at the smallest.
     """
 
     feeds: dict[str, Array]
@@ -40,18 +40,36 @@ class ExportPlan:
     axes: dict[str, dict[int, str]]
     shapes: Mapping[str, Shape]
     opset: int
-    notes: list[str]
+    title: str
+    notes: list[str] = field(default_factory=list)
+    checks: list[tuple[dict[str, Array], dict[str, Array]]] = field(default_factory=list)
 
-    def other_feeds(self) -> dict[str, Array]:
-        """Return inputs at an end of the profile that is not what is traced with."""
-        for end in _ENDS:
-            other = {
-                name: resize(array, self.shapes[name].at(end)) if name in self.axes else array
-                for name, array in self.feeds.items()
-            }
-            if all(array.size for array in other.values()) and show_shapes(other) != show_shapes(self.feeds):
-                return other
-        return self.feeds
+    @property
+    def dims(self) -> dict[str, Dim]:
+        """The range of each dynamic axis by its name."""
+        return {
+            symbol: self.shapes[name].dims[axis] for name, found in self.axes.items() for axis, symbol in found.items()
+        }
+
+    def other_feeds(self, *, alike: bool = False) -> dict[str, Array]:
+        """Return inputs at another size of every dynamic axis than is traced with; see `other_sizes`."""
+        traced = {
+            symbol: self.feeds[name].shape[axis] for name, found in self.axes.items() for axis, symbol in found.items()
+        }
+        return self._resized(other_sizes(self.dims, traced, alike=alike))
+
+    def smallest_feeds(self) -> dict[str, Array]:
+        """Return inputs at the small end of the profile."""
+        return self._resized({symbol: max(dim.min, 1) for symbol, dim in self.dims.items()})
+
+    def _resized(self, sizes: Mapping[str, int]) -> dict[str, Array]:
+        feeds = {}
+        for name, array in self.feeds.items():
+            axes = self.axes.get(name, {})
+            feeds[name] = resize(
+                array, tuple(sizes[axes[axis]] if axis in axes else size for axis, size in enumerate(array.shape))
+            )
+        return feeds
 
     def fixed_axes(self, text: str) -> str:
         """Say in the inputs' own names which axes an error of ``torch.export`` found to be constant."""
@@ -81,6 +99,29 @@ def check_agreement(expected: Mapping[str, Array], found: Mapping[str, Array], w
             error = float(np.linalg.norm((right - got)[finite])) / norm
         if not error <= _SAME:
             raise ExportError(f"{what} gives another {name!r} than the module: relative error {error:.2g}")
+
+
+def check_batch(plan: ExportPlan, label: str) -> None:
+    """Refuse a model that folds a batch of another size into the rows it was written for, as ``x.reshape(4, -1)`` does.
+
+    Raises:
+        ExportError: an output has as many rows as the first call at every batch, and its rows grow with the batch.
+    """
+    batches = [{feeds[name].shape[0] for name, found in plan.axes.items() if found.get(0)} for feeds, _ in plan.checks]
+    if len(plan.checks) == 1 or any(len(found) != 1 for found in batches):
+        return
+    sizes = [found.pop() for found in batches]
+    for name in plan.outputs:
+        shapes = [outputs[name].shape for _, outputs in plan.checks]
+        if not shapes[0] or {shape[0] for shape in shapes} != {sizes[0]}:
+            continue
+        grown = [axis for axis in range(1, len(shapes[0])) if len({shape[axis] for shape in shapes}) > 1]
+        if any([shape[axis] for shape in shapes] != sizes for axis in grown):
+            raise ExportError(
+                f"{label} gives {name!r} {sizes[0]} rows at every batch: {', '.join(map(show_sizes, shapes))} at batch "
+                f"{', '.join(map(str, sizes))}; its code fixes the batch",
+                mend="take the batch from the input's shape, x.shape[0]; if it is meant, tune for another batch",
+            )
 
 
 def make_example(example: Example) -> Array:

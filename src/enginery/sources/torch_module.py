@@ -1,4 +1,4 @@
-"""A PyTorch module, in memory or returned by a function that the user names: PyTorch's only home.
+"""PyTorch: a module or an exported program in memory, and files of TorchScript and of exported programs.
 
 The module is exported through a thin wrapper whose inputs and outputs are flat tuples of tensors, so that names,
 nested values and keyword arguments are treated alike by the exporters and by `run`.
@@ -6,26 +6,29 @@ nested values and keyword arguments are treated alike by the exporters and by `r
 
 from __future__ import annotations
 
+import copy
 import functools
-import hashlib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from enginery import machine, storage
 from enginery.benchmark.base import Timer, call_timer
-from enginery.errors import ExportError
+from enginery.errors import CustomOperatorError, ExportError, SourceError, UsageError
 from enginery.optional import require, version
 from enginery.records import ExportRecord
 from enginery.sources.axes import check_shapes, name_axes, resize, tracing_sizes
 from enginery.sources.base import Array, Evaluate, Exported
 from enginery.sources.blame import explain
 from enginery.sources.called import CalledByName
-from enginery.sources.graph_names import check_dynamic, check_sizes, name_outputs, rename_clashes, strip_wrapper
-from enginery.sources.plan import ExportPlan, check_agreement, make_example, show_shapes
+from enginery.sources.plan import ExportPlan, check_batch, make_example, show_shapes
+from enginery.sources.torch_exporters import by_dynamo, by_program, by_torchscript, finish
+from enginery.sources.torch_files import SUFFIXES, hash_state, load_file, missing_operator
+from enginery.sources.torch_program import Program
+from enginery.sources.torch_weights import load_weights
 from enginery.spec import Example, Shape, SourceSpec
-from enginery.streams import quiet
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -34,70 +37,112 @@ __all__ = ["TorchModule", "open", "recognises"]
 
 OPTIONS = frozenset({"weights"})
 _DEFAULT_OPSET = 20
-_LOWEST_DYNAMO_OPSET = 18  # it writes 18 without a word when asked for less
 _MADE_BY = ("torch", "onnxscript", "onnx-ir")
-_NOISY = ("torch", "torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir")
+_WHY = "to take a PyTorch model"
 
 
 def recognises(thing: Any) -> bool:
-    """Say whether it is a module in memory, such as a factory returns."""
+    """Say whether it is a module or a program in memory, such as a factory returns, or a file of PyTorch."""
+    if isinstance(thing, (str, Path)):
+        return Path(thing).suffix.lower() in SUFFIXES and Path(thing).is_file()
     torch = sys.modules.get("torch")
-    return torch is not None and isinstance(thing, torch.nn.Module)
+    if torch is None:
+        return False
+    exported = sys.modules.get("torch.export")
+    return isinstance(thing, torch.nn.Module) or (exported is not None and isinstance(thing, exported.ExportedProgram))
 
 
 def open(thing: Any, spec: SourceSpec) -> TorchModule:  # noqa: A001
-    """Open a module.
+    """Open a module, an exported program, or a file of either; no code that a file brings is run.
 
     Args:
-        thing: an `nn.Module`.
+        thing: an `nn.Module`, a TorchScript module, a ``torch.export.ExportedProgram``, or the path of a file.
         spec: in its examples, a name that is no parameter of ``forward`` stands for the next one, and is what the
-            graph calls it; its example inputs are tensors or numpy arrays, a tuple in the order of ``forward``.
+            graph calls it; its example inputs are tensors or numpy arrays, a tuple in the order of ``forward``; its
+            weights are loaded into what a factory made, or into a copy of the caller's module.
 
     Raises:
         MissingExtraError: PyTorch is not installed.
-        SourceError: the inputs do not fit ``forward``.
+        SourceError: the inputs do not fit ``forward``, or the weights do not fit the module; a file is cut short, holds
+            weights alone, or needs operators that are not here (each its own kind).
+        UnsafeModelError: reading a file would run code that it brings.
+        UsageError: weights were given with a file that has its own.
     """
-    label = f"torch module {type(thing).__name__} ({spec.factory})" if spec.factory else None
-    return TorchModule(thing, label=label, examples=spec.examples, example_inputs=spec.example_inputs)
+    torch = require("torch", extra="torch", why=_WHY)
+    path = Path(thing) if isinstance(thing, (str, Path)) else None
+    if path is not None:
+        if spec.weights:
+            raise UsageError(
+                f"weights {spec.weights!r} mean nothing for {path}, which has its own",
+                mend="leave them out, or give the function that returns the module: file.py:factory",
+            )
+        thing = load_file(torch, path)
+    label = f"{path.name} ({_kind(torch, thing)})" if path else f"{_kind(torch, thing)} {_name(thing)}"
+    label += f" ({spec.factory})" if spec.factory else ""
+    notes: list[str] = []
+    if spec.weights:
+        if not isinstance(thing, torch.nn.Module):
+            raise UsageError(f"weights mean nothing for {label}", mend="leave them out: it has its own")
+        thing = thing if spec.factory else copy.deepcopy(thing)
+        notes = load_weights(torch, thing, Path(spec.weights), label)
+    return TorchModule(
+        thing, label=label, examples=spec.examples, example_inputs=spec.example_inputs, path=path, notes=notes
+    )
 
 
 class TorchModule:
-    """An `nn.Module` with its example inputs; it computes in evaluation mode and is never changed.
+    """A module or a program with its example inputs; it computes in evaluation mode and is never changed.
 
     Args:
-        module: the caller's; its training mode is put back after each use.
+        thing: the caller's `nn.Module`, whose training mode is put back after each use, or an exported program.
         label: what a table calls it.
         examples: stand over `example_inputs`.
-        example_inputs: of one call.
+        example_inputs: of one call; a program has its own.
+        path: the file it came from.
+        notes: what a user should know of its opening.
     """
 
     kind = "torch"
 
     def __init__(
-        self, module: Any, *, label: str | None = None, examples: Sequence[Example] = (), example_inputs: Any = None
+        self,
+        thing: Any,
+        *,
+        label: str | None = None,
+        examples: Sequence[Example] = (),
+        example_inputs: Any = None,
+        path: Path | None = None,
+        notes: Sequence[str] = (),
     ) -> None:
-        self._torch = require("torch", extra="torch", why="to take a PyTorch module")
-        self.label = label or f"torch module {type(module).__name__}"
-        self.framework = f"PyTorch {self._torch.__version__.partition('+')[0]} eager"
-        self._original = module
-        self._was_training = bool(module.training)
+        torch = require("torch", extra="torch", why=_WHY)
+        self.label = label or f"{_kind(torch, thing)} {_name(thing)}"
+        self._program = None if isinstance(thing, torch.nn.Module) else Program(torch, thing)
+        self._original = thing if self._program is None else self._program.module
+        self._scripted = isinstance(thing, torch.jit.ScriptModule)
+        how = "exported program" if self._program else "TorchScript" if self._scripted else "eager"
+        self.framework = f"PyTorch {torch.__version__.partition('+')[0]} {how}"
+        self._title = _name(thing)
+        self._path = path
+        self._notes = tuple(notes)
+        self._was_training = self._program is None and path is None and bool(thing.training)
+        if self._program is not None and example_inputs is None and not examples:
+            example_inputs = self._program.example_inputs()
         self._has_data = not examples and example_inputs is not None
         if examples:
             example_inputs = {example.name: make_example(example) for example in examples}
-        self._called = CalledByName(self._torch, module, self.label, example_inputs)
+        self._called = CalledByName(
+            torch,
+            self._original,
+            self.label,
+            example_inputs,
+            signature=self._program.signature if self._program else None,
+            convert_half=self._program is None,
+        )
 
     @functools.cached_property
     def sha256(self) -> str:
-        """Hash of all parameters and buffers: names, dtypes, shapes and bytes."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self._original.state_dict().items()):
-            if isinstance(value, self._torch.Tensor):
-                digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-                flat = value.detach().cpu().contiguous().reshape(-1)
-                digest.update(flat.view(self._torch.uint8).numpy().data)
-            else:
-                digest.update(f"{name} {value!r}\n".encode())
-        return digest.hexdigest()
+        """Hash of the file, or of all parameters and buffers: names, dtypes, shapes and bytes."""
+        return storage.hash_file(self._path) if self._path is not None else hash_state(self._original)
 
     def example_feeds(self) -> dict[str, Array] | None:
         """Return copies of the example inputs by name; None where only their shapes were given."""
@@ -131,135 +176,101 @@ class TorchModule:
         """Export with ``torch.onnx.export``: by ``torch.export``, and by tracing where that fails.
 
         Args:
-            shapes: the profile of each input by name; an input that is not named keeps its example's sizes.
+            shapes: the profile of each input by name; an input that is not named keeps its example's sizes, or a
+                program's own dynamic axes.
             opset: version of ONNX's operator set; None for 20.
             evaluate: runs a graph, to see whether it agrees with the module before it is taken.
 
         Raises:
-            ExportError: neither gave a right graph; the message lists both reasons.
+            ExportError: the module does not run at all the sizes asked for, or no exporter gave a right graph; the
+                message lists every reason.
+            CustomOperatorError: it calls an operator that ONNX has no form of.
             SourceError: there are no example inputs, or the module cannot run on them.
             UnknownNameError: `shapes` names no input.
             UsageError: a shape does not fit its example.
         """
         begin = time.perf_counter()
-        plan = self._plan(shapes, opset or _DEFAULT_OPSET)
+        plan, exporters = self._plan(shapes, opset or _DEFAULT_OPSET)
         attempts: list[str] = []
-        for exporter, export in (
-            ("torch.onnx.export (dynamo)", self._export_dynamo),
-            ("torch.onnx.export (TorchScript)", self._export_torchscript),
-        ):
+        failures: list[Exception] = []
+        for exporter, export in exporters:
+            notes = len(plan.notes)
             try:
                 graph = export(plan)
-                self._finish(graph, plan, evaluate)
+                finish(graph, plan, evaluate)
             except Exception as error:  # noqa: BLE001 - exporters raise anything; each reason is kept and shown
                 attempts.append(f"{exporter}: {explain(error)}")
+                failures.append(error)
+                del plan.notes[notes:]
                 continue
             return Exported(graph, self._record(graph, exporter, plan, attempts, time.perf_counter() - begin))
-        raise ExportError(
-            f"{self.label} cannot be exported to ONNX:\n  " + "\n  ".join(attempts),
-            mend="change the lines named above, or give a module that leaves that part out",
-        )
+        raise self._failed(attempts, failures)
 
-    def _plan(self, shapes: Mapping[str, Shape], opset: int) -> ExportPlan:
+    def _plan(
+        self, shapes: Mapping[str, Shape], opset: int
+    ) -> tuple[ExportPlan, list[tuple[str, Callable[[ExportPlan], ir.Model]]]]:
+        """Say what is exported, see that the module itself runs at all those sizes, and choose the exporters."""
         example = self._called.require_example()
-        check_shapes(shapes, {name: array.shape for name, array in example.items()})
-        feeds = {name: resize(array, tracing_sizes(shapes.get(name), array.shape)) for name, array in example.items()}
-        notes = []
-        if self._called.half:
-            notes.append(f"the module's {' and '.join(self._called.half)} parameters were taken as float32")
-        if self._was_training:
-            notes.append("the module was in training mode; it was exported in evaluation mode")
+        sizes = {name: array.shape for name, array in example.items()}
+        check_shapes(shapes, sizes)
         axes = {name: found for name, found in name_axes(shapes).items() if found}
-        return ExportPlan(feeds, tuple(self.run(feeds)), axes, shapes, opset, notes)
+        symbols: dict[str, str] = {}
+        if self._program is not None:
+            shapes, axes, symbols = self._program.resolve(shapes, sizes, self.label)
+        feeds = {name: resize(array, tracing_sizes(shapes.get(name), array.shape)) for name, array in example.items()}
+        plan = ExportPlan(feeds, (), axes, shapes, opset, self._title, notes=list(self._opening_notes()))
+        plan.checks.extend(self._checked(plan))
+        plan.outputs = tuple(plan.checks[0][1])
+        check_batch(plan, self.label)
+        traced = ("torch.onnx.export (TorchScript)", functools.partial(by_torchscript, self._called))
+        if self._program is not None:
+            written = functools.partial(by_program, self._program.program, symbols)
+            return plan, [("torch.onnx.export (ExportedProgram)", written), traced]
+        if self._scripted:
+            return plan, [traced]
+        return plan, [("torch.onnx.export (dynamo)", functools.partial(by_dynamo, self._called)), traced]
 
-    def _export_dynamo(self, plan: ExportPlan) -> ir.Model:
-        """Export by ``torch.export``, which proves that dynamic axes are."""
-        if plan.opset < _LOWEST_DYNAMO_OPSET:
-            raise ExportError(f"it writes opset {_LOWEST_DYNAMO_OPSET} at the least, {plan.opset} was asked for")
-        dynamic = tuple(plan.axes.get(name, {}) for name in plan.feeds)
-        with self._called.evaluating(), quiet(*_NOISY):
-            try:
-                program = self._torch.onnx.export(
-                    self._called.flat(),
-                    tuple(self._called.tensors(plan.feeds)),
-                    dynamo=True,
-                    opset_version=plan.opset,
-                    input_names=list(plan.feeds),
-                    output_names=list(plan.outputs),
-                    dynamic_shapes=(dynamic,) if plan.axes else None,
-                    verbose=False,
-                )
-            except Exception as error:
-                if found := plan.fixed_axes(str(error)):
-                    raise ExportError(f"{found} by the module's own code") from error
-                raise
-        graph: ir.Model = program.model
-        return graph
+    def _opening_notes(self) -> Iterator[str]:
+        yield from self._notes
+        if self._called.half:
+            yield f"the module's {' and '.join(self._called.half)} parameters were taken as float32"
+        if self._was_training:
+            yield "the module was in training mode; it was exported in evaluation mode"
 
-    def _export_torchscript(self, plan: ExportPlan) -> ir.Model:
-        """Export by tracing one call, after the trace was seen to agree with the module at other sizes too."""
-        import tempfile
+    def _checked(self, plan: ExportPlan) -> Iterator[tuple[dict[str, Array], dict[str, Array]]]:
+        """Run the module itself at the sizes that a graph is checked at: as traced, at others, and at the smallest."""
+        seen: set[str] = set()
+        for choices in ((plan.feeds,), (plan.other_feeds(), plan.other_feeds(alike=True)), (plan.smallest_feeds(),)):
+            feeds, outputs = self._run_one(choices)
+            if show_shapes(feeds) not in seen:
+                seen.add(show_shapes(feeds))
+                yield feeds, outputs
 
-        import onnx_ir as ir
-
-        tensors = tuple(self._called.tensors(plan.feeds))
-        with (
-            self._called.evaluating(),
-            quiet(*_NOISY) as warned,
-            tempfile.TemporaryDirectory(prefix="enginery-") as folder,
-        ):
-            traced = self._torch.jit.trace(self._called.flat(), tensors, check_trace=False)
-            other = self._check_trace(traced, plan) if plan.axes else None
-            path = Path(folder) / "model.onnx"
-            self._torch.onnx.export(
-                traced,
-                tensors,
-                str(path),
-                dynamo=False,
-                opset_version=plan.opset,
-                input_names=list(plan.feeds),
-                output_names=list(plan.outputs),
-                dynamic_axes=dict(plan.axes),
-            )
-            graph = ir.external_data.load_to_model(ir.load(path))  # the folder goes, and its data with it
-        if other is not None:
-            name_outputs(graph, plan.axes, (plan.feeds, self.run(plan.feeds)), (other, self.run(other)))
-        tracer = [str(w.message).partition("\n")[0] for w in warned if w.category.__name__ == "TracerWarning"]
-        plan.notes.append(
-            "exported by tracing one call: branches that depend on values are fixed as that call took them"
-        )
-        plan.notes.extend(dict.fromkeys(tracer))
-        return graph
-
-    def _check_trace(self, traced: Any, plan: ExportPlan) -> dict[str, Array]:
-        """Compare the trace with the module at the other end of the profile, and return those inputs."""
-        other = plan.other_feeds()
-        expected = self.run(other)
+    def _run_one(self, choices: Sequence[dict[str, Array]]) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Run on the first inputs that the module takes; where it takes none, say what is fixed."""
+        feeds, *others = choices
         try:
-            found = [self._called.numpy(value) for value in traced(*self._called.tensors(other))]
-        except RuntimeError as error:
-            raise ExportError(f"its trace cannot take {show_shapes(other)}: {explain(error)}") from error
-        check_agreement(expected, dict(zip(expected, found, strict=True)), f"its trace, at {show_shapes(other)},")
-        return other
+            return feeds, self.run(feeds)
+        except SourceError as error:
+            example, at = self._called.example, show_shapes(feeds)
+            if at == show_shapes(example):
+                raise
+            if others and show_shapes(others[0]) != at:
+                return self._run_one(others)
+            self.run(example)  # where this fails too, it is not the size
+            raise ExportError(
+                f"at {at}, which is within the shapes asked for, {error.message}",
+                mend="a size is fixed in that line: take it from the input's shape there, or ask for one shape",
+            ) from error
 
-    def _finish(self, graph: ir.Model, plan: ExportPlan, evaluate: Evaluate | None) -> None:
-        """Put the names of what an exporter wrote in order, and check it."""
-        from onnx_ir.passes.common import CheckerPass
-
-        found = graph.opset_imports.get("")
-        if found != plan.opset:
-            raise ExportError(f"it wrote opset {found}, {plan.opset} was asked for")
-        plan.notes.extend(check_dynamic(graph, plan.axes))
-        strip_wrapper(graph)
-        rename_clashes(graph)
-        graph.graph.name = type(self._original).__name__
-        with quiet(*_NOISY):
-            CheckerPass()(graph)
-        for feeds in (plan.feeds, plan.other_feeds()) if plan.axes else (plan.feeds,):
-            expected = self.run(feeds)
-            check_sizes(graph, expected, show_shapes(feeds))
-            if evaluate is not None:
-                check_agreement(expected, evaluate(graph, feeds), f"its graph, at {show_shapes(feeds)},")
+    def _failed(self, attempts: Sequence[str], failures: Sequence[Exception]) -> SourceError:
+        listed = f"{self.label} cannot be exported to ONNX:\n  " + "\n  ".join(attempts)
+        if custom := next(filter(None, map(missing_operator, failures)), ""):
+            return CustomOperatorError(
+                f"{listed}\nONNX has no form of {custom}",
+                mend="write that part with PyTorch's own operators, or leave it out of the model",
+            )
+        return ExportError(listed, mend="change the lines named above, or give a module that leaves that part out")
 
     def _record(
         self, graph: ir.Model, exporter: str, plan: ExportPlan, attempts: Sequence[str], seconds: float
@@ -275,4 +286,16 @@ class TorchModule:
             nodes=sum(1 for _ in graph.graph),
             attempts=tuple(attempts),
             notes=tuple(plan.notes),
+            peak_memory_bytes=machine.peak_memory_bytes(),
         )
+
+
+def _kind(torch: Any, thing: Any) -> str:
+    if isinstance(thing, torch.jit.ScriptModule):
+        return "TorchScript module"
+    return "torch module" if isinstance(thing, torch.nn.Module) else "torch program"
+
+
+def _name(thing: Any) -> str:
+    """Return the name of the class that the user wrote, which TorchScript has as its original name."""
+    return str(getattr(thing, "original_name", None) or type(thing).__name__)
