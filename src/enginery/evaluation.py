@@ -42,6 +42,7 @@ class Evaluator:
         self._folder = self._beside / _NAME
         self._kept = 0
         self._worker: Worker | None = None
+        self.backend = REFERENCE_BACKEND  # of the last graph: one that is too new for it, another backend runs
 
     def __enter__(self) -> Self:
         return self
@@ -107,4 +108,4 @@ class Evaluator:
             self._worker = Worker(_NAME, folder=self._folder / "worker")
             self._worker.start()
         arguments = {"graph": path.absolute(), "cases": arrays / "cases", "output": arrays / "outputs"}
-        self._worker.call(_NAME, arguments, limit_s=_LIMIT_S)
+        self.backend = self._worker.call(_NAME, arguments, limit_s=_LIMIT_S)["backend"]

@@ -6,8 +6,10 @@ session between jobs, so that a warm worker can be timed, turn after turn, witho
 
 from __future__ import annotations
 
+import contextlib
+import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,7 +44,7 @@ def read_design(design: Path) -> ir.Model | Definition:
 
 
 def probe(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what is in this interpreter: the machine's record, and each backend's availability and precisions."""
+    """Say what is in this interpreter: the machine's record, and whether each backend is here and what it takes."""
     del state, arguments
     return {"machine": describe_machine(), "backends": {name: _probe_backend(name) for name in backends.names()}}
 
@@ -60,6 +62,7 @@ def build(state: dict[str, Any], arguments: Mapping[str, Any]) -> ManifestRecord
         source=arguments["source"],
         source_sha256=arguments["source_sha256"],
         graph_sha256=arguments["graph_sha256"],
+        notes=arguments["notes"],
     )
     return built.manifest
 
@@ -121,12 +124,17 @@ def run(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def evaluate(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Run the ONNX file ``graph`` as it stands, not optimised, on the inputs in ``cases``; outputs go to ``output``."""
+    """Run the ONNX file ``graph`` as it stands, not optimised, on the inputs in ``cases``; outputs go to ``output``.
+
+    ONNX Runtime runs it, or the reference evaluator where the graph is newer than ONNX Runtime.
+    """
     from enginery.backends.onnxruntime import open_graph
 
     close(state, {})
-    with open_graph(Path(arguments["graph"])) as session:
-        return run({"session": session}, arguments)
+    path = Path(arguments["graph"])
+    backend = "reference" if _is_too_new(path) else "onnxruntime"
+    with _open_reference(path) if backend == "reference" else open_graph(path) as session:
+        return {**run({"session": session}, arguments), "backend": backend}
 
 
 def close(state: dict[str, Any], arguments: Mapping[str, Any]) -> None:
@@ -155,16 +163,35 @@ def main() -> None:
     serve(JOBS)
 
 
+def _is_too_new(graph: Path) -> bool:
+    from enginery.graph import files
+
+    return bool(backends.get("onnxruntime").capabilities(describe_machine()).opsets.refuses(files.load(graph)))
+
+
+@contextlib.contextmanager
+def _open_reference(graph: Path) -> Iterator[Session]:
+    from enginery.backends import engine
+    from enginery.graph import files
+
+    with tempfile.TemporaryDirectory(prefix="enginery-") as folder:
+        built = engine.build(files.load(graph), BuildSpec(), Path(folder) / "reference.engine", backend="reference")
+        with built.open() as session:
+            yield session
+
+
 def _probe_backend(name: str) -> dict[str, Any]:
     backend = backends.get(name)
     found = backend.probe()
+    offered = backend.capabilities(describe_machine()) if found.available else None
     return {
         "candidate": backends.table()[name].candidate,
         "available": found.available,
         "version": found.version,
         "reason": found.reason,
         "mend": found.mend,
-        "precisions": sorted(backend.capabilities(describe_machine()).precisions) if found.available else [],
+        "precisions": sorted(offered.precisions) if offered is not None else [],
+        "opsets": offered.opsets if offered is not None else None,
     }
 
 

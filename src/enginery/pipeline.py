@@ -163,6 +163,7 @@ def _race(
     prepared: Prepared, network: Design | None, cases: CaseSet, spec: OptimizeSpec, *, folder: Path, progress: Progress
 ) -> Race:
     """Build, verify and time every candidate beside the baselines, and choose one; a hand-built network among them."""
+    from enginery.fitting import Fitter, fit_contestants
     from enginery.inputs.base import Case, save_cases
     from enginery.tuning.candidates import GRAPH, NETWORK, PLAIN, list_candidates
     from enginery.tuning.race import race
@@ -177,11 +178,12 @@ def _race(
     progress.drop(_CANDIDATES)
     contestants = list_candidates(prepared.graph, describe_machine(), spec, folder=folder, network=network)
     designs = {GRAPH: prepared.design, PLAIN: prepared.plain_design} | ({NETWORK: network} if network else {})
+    fitted, designs = fit_contestants(contestants, designs, Fitter(folder, spec.shapes, progress))
     frameworks = {}
     if prepared.source.framework is not None:
         frameworks[prepared.source.framework] = prepared.source.timer(timed.feeds)
     return race(
-        contestants,
+        fitted,
         designs=designs,
         cases=folder / "cases",
         expected=folder / "expected",

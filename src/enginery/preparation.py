@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from enginery.backends.base import Design
 from enginery.errors import InputError, UsageError
-from enginery.evaluation import REFERENCE_BACKEND, Evaluator
+from enginery.evaluation import Evaluator
+from enginery.fitting import check_conversion, small_feeds, with_open_dims
 from enginery.progress import Progress
 from enginery.records import ExportRecord, GraphRecord, ManifestRecord, SimplifyRecord, TensorInfo
 from enginery.sources.base import HandBuilt, Source
-from enginery.spec import Dim, Shape
+from enginery.spec import Shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -157,6 +158,8 @@ def prepare(
             exported = source.export(
                 shapes=shapes, opset=opset, evaluate=lambda model, feeds: evaluator.run(model, [feeds])[0]
             )
+            if exported.original is not None:
+                check_conversion(exported.original, exported.graph, shapes, evaluator, progress)
             record = replace(exported.record, nodes_with_module=note_modules(exported.graph))
             plain = folder / "plain.onnx"
             files.save_shared(exported.graph, plain)
@@ -200,7 +203,7 @@ def make_cases(
     from enginery.inputs.recorded import load_data
 
     ranges = {**prepared.index_limits, **(ranges or {})}
-    inputs = _with_open_dims(prepared.inputs, say)
+    inputs = with_open_dims(prepared.inputs, say)
     opt = generated.random_case(inputs, "opt", seed=seed, ranges=ranges)
     low = generated.random_case(inputs, "min", seed=seed, ranges=ranges)
     high = generated.random_case(inputs, "max", seed=seed, ranges=ranges)
@@ -226,7 +229,7 @@ def bench_case(
     from enginery.inputs.recorded import load_data
 
     (label, first), *others = manifests.items()
-    inputs = _with_open_dims(first.inputs)
+    inputs = with_open_dims(first.inputs)
     for other, manifest in others:
         if [(info.name, info.dtype) for info in manifest.inputs] != [(info.name, info.dtype) for info in first.inputs]:
             raise UsageError(
@@ -253,65 +256,21 @@ def reference_outputs(
         return outputs, f"{prepared.source.label} in {prepared.source.framework}"
     with Evaluator(folder) as evaluator:
         outputs = evaluator.run(prepared.plain, [case.feeds for case in cases])
-    return outputs, f"{prepared.source.label} on {REFERENCE_BACKEND} without optimisation"
+        backend = evaluator.backend
+    return outputs, f"{prepared.source.label} on {backend} without optimisation"
 
 
 def _simplify(
     graph: ir.Model, shapes: Mapping[str, Shape], limits: Mapping[str, Range], evaluator: Evaluator, progress: Progress
 ) -> tuple[ir.Model, SimplifyRecord]:
-    from enginery.backends.profiles import with_profiles
-    from enginery.graph.base import tensor_infos
     from enginery.graph.simplify import simplify
-    from enginery.inputs.generated import random_case
 
-    inputs = _with_open_dims(with_profiles(tensor_infos(graph.graph.inputs), shapes))
     try:
-        cases = [random_case(_small(inputs, more), "min", seed=more, ranges=limits) for more in (0, 1)]
+        feeds = small_feeds(graph, shapes, limits)
     except InputError as error:  # a sequence, or an unknown rank
         progress.say(f"simplify: outputs are not compared, only the structure is checked: {error.message}")
         return simplify(graph, evaluate=None, say=progress.say)
-    if _same_shapes(*cases):
-        cases = cases[:1]
-    feeds = [case.feeds for case in cases]
     return simplify(graph, evaluate=lambda candidate: evaluator.run(candidate, feeds, keep=True), say=progress.say)
-
-
-def _with_open_dims(
-    inputs: Sequence[TensorInfo], say: Callable[[str], None] = lambda _: None
-) -> tuple[TensorInfo, ...]:
-    """Give a dynamic first axis that nobody sized the sizes 1 and 2 to be tried at; refuse to guess any other."""
-    return tuple(info if info.profile is not None else _opened(info, say) for info in inputs)
-
-
-def _opened(info: TensorInfo, say: Callable[[str], None]) -> TensorInfo:
-    if info.shape is None:
-        return info
-    unsized = [axis for axis, dim in enumerate(info.shape) if isinstance(dim, str)]
-    opened = ["1..64..128" if axis else "1..8..32" for axis in range(len(info.shape))]
-    shown = "x".join(opened[axis] if axis in unsized else str(dim) for axis, dim in enumerate(info.shape))
-    if unsized != [0]:
-        names = ", ".join(f"{axis} ({info.shape[axis]})" for axis in unsized)
-        raise UsageError(
-            f"input {info.name!r} has dynamic axes {names} and no sizes for them",
-            mend=f"say which sizes to build, verify and time, for example --shapes {info.name}={shown}",
-        )
-    say(
-        f"input {info.name!r} has a dynamic axis 0 and no sizes for it: verified at 1 and 2, timed at 1; "
-        f"give --shapes {info.name}={shown} for others"
-    )
-    name = str(info.shape[0]) if info.shape[0] != "?" else None
-    dims = (Dim(1, 1, 2, name), *(Dim.fixed(dim) for dim in info.shape[1:] if isinstance(dim, int)))
-    return replace(info, profile=Shape(dims))
-
-
-def _small(inputs: Sequence[TensorInfo], more: int) -> tuple[TensorInfo, ...]:
-    """Move the small end of every profile up by `more`, so that two small and different shapes can be tried."""
-    return tuple(
-        replace(info, profile=Shape(tuple(replace(dim, min=min(dim.min + more, dim.opt)) for dim in info.profile.dims)))
-        if info.profile is not None
-        else info
-        for info in inputs
-    )
 
 
 def _same_shapes(one: Case, other: Case) -> bool:

@@ -13,7 +13,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from enginery import backends, storage
 from enginery.errors import GraphError, UnknownNameError, UsageError
+from enginery.fitting import Fitter
+from enginery.machine import describe_machine
 from enginery.preparation import (
+    Prepared,
     bench_case,
     builder_of,
     make_cases,
@@ -151,6 +154,8 @@ def build(
     with staging(output.resolve()) as folder, opened(source, asked) as found:
         backend = _choose_backend(found, backend)
         design = make_design(found, folder, shapes=shapes, simplify=simplify, in_process=in_process, progress=progress)
+        limits = backends.get(backend).capabilities(describe_machine()).opsets
+        design = Fitter(folder, spec.shapes, progress).fit(design, limits)
         with progress.step(building):
             staged = folder / output.name
             _build_at(design, staged, backend, spec, in_process=in_process, limit_s=limit_s, folder=folder)
@@ -205,6 +210,7 @@ def verify(
         except (UnknownNameError, GraphError) as error:  # the engine's shapes do not fit the source's inputs
             mend = f"name what it was built from ({loaded.manifest.source})"
             raise UsageError(f"{engine} was not built from {source}: {error.message}", mend=mend) from error
+        _check_names(str(engine), loaded.manifest, prepared)
         chosen = make_cases(prepared, data=data, ranges=ranges, seed=spec.seed, say=progress.say)
         with progress.step("reference"):
             expected, reference = reference_outputs(prepared, chosen.cases, Path(name))
@@ -314,6 +320,19 @@ def doctor() -> DoctorRecord:
     return examine()
 
 
+def _check_names(engine: str, manifest: ManifestRecord, prepared: Prepared) -> None:
+    """Raise `UsageError` unless inputs and outputs are called alike: they are compared by name."""
+    pairs = {"inputs": (manifest.inputs, prepared.inputs), "outputs": (manifest.outputs, prepared.outputs)}
+    for kind, infos in pairs.items():
+        own, others = ([info.name for info in each] for each in infos)
+        if sorted(own) != sorted(others):
+            raise UsageError(
+                f"the {kind} of {engine} are {', '.join(own)}, and those of {prepared.source.label} are "
+                f"{', '.join(others)}: they are compared by name",
+                mend=f"give them one name each, or name what {engine} was built from ({manifest.source})",
+            )
+
+
 def _choose_backend(source: Source, asked: str | None) -> str:
     """Return the backend to build with: a hand-built network has one of its own.
 
@@ -342,7 +361,7 @@ def _build_at(
 
         engines.build(
             design.content or read_design(design.path), spec, staged, backend=backend, source=design.source,
-            source_sha256=design.source_sha256, graph_sha256=design.graph_sha256,
+            source_sha256=design.source_sha256, graph_sha256=design.graph_sha256, notes=design.notes,
         )  # fmt: skip
         return
     from enginery.worker import Worker

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from enginery.graph.base import OpsetLimits
 from enginery.records import GraphRecord, MachineRecord, ManifestRecord, TensorInfo
 from enginery.spec import BuildSpec, Option
 
@@ -59,14 +60,25 @@ class Capabilities:
     Args:
         precisions: those it can compute in here, of `enginery.spec.PRECISIONS`.
         max_opset: highest version of ONNX's operator set that it reads rightly.
+        min_opset: lowest version of it.
+        max_ir_version: highest version of the file format that it reads; None for any.
+        max_opsets: highest versions of other operator sets by domain, such as ``ai.onnx.ml``; any of one not named.
         dynamic_shapes: whether one engine may take several shapes.
         unsupported: operators of the graph that it cannot run, where it can say so before building.
     """
 
     precisions: frozenset[str]
     max_opset: int
+    min_opset: int = 1
+    max_ir_version: int | None = None
+    max_opsets: Mapping[str, int] = field(default_factory=dict)
     dynamic_shapes: bool = True
     unsupported: tuple[str, ...] = ()
+
+    @property
+    def opsets(self) -> OpsetLimits:
+        """Which graphs it reads rightly: a graph outside is converted before it is built."""
+        return OpsetLimits(self.max_opset, self.min_opset, self.max_ir_version, self.max_opsets)
 
 
 @dataclass(frozen=True)
@@ -98,6 +110,7 @@ class Design:
         graph_sha256: hash of the graph; empty where there is none.
         backend: name of the one backend that can build it; empty where any that reads graphs can.
         content: what is in it, where it cannot be a file and is built in this process; crosses to no other.
+        notes: what a user should know of how it came about, such as ``converted from opset 20 to 17``.
     """
 
     path: Path
@@ -106,6 +119,7 @@ class Design:
     graph_sha256: str = ""
     backend: str = ""
     content: Definition | None = None
+    notes: tuple[str, ...] = ()
 
     def as_arguments(self) -> dict[str, Any]:
         """Return what the job ``build`` takes of it; the path becomes absolute."""
@@ -114,6 +128,7 @@ class Design:
             "source": self.source,
             "source_sha256": self.source_sha256,
             "graph_sha256": self.graph_sha256,
+            "notes": list(self.notes),
         }
 
 

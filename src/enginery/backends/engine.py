@@ -7,7 +7,7 @@ import datetime as dt
 import errno
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +25,7 @@ from enginery.errors import (
     UnknownNameError,
     UsageError,
 )
-from enginery.graph.base import tensor_infos
+from enginery.graph.base import OpsetLimits, tensor_infos
 from enginery.machine import describe_machine, peak_memory_bytes
 from enginery.records import BuildRecord, FileRecord, ManifestRecord
 from enginery.spec import BuildSpec, Option, Shape
@@ -119,6 +119,7 @@ def build(
     source: str = "",
     source_sha256: str = "",
     graph_sha256: str = "",
+    notes: Iterable[str] = (),
 ) -> Engine:
     """Build an engine folder from a graph or a hand-built network; nothing stands at `output` until it is whole.
 
@@ -130,6 +131,7 @@ def build(
         source: what the graph came from, for the manifest.
         source_sha256: hash of that.
         graph_sha256: hash of the graph file handed over.
+        notes: what a user should know of how the graph came about; they stand before the backend's own.
 
     Raises:
         UnknownNameError: no such backend, or ``spec.shapes`` names no input of the graph.
@@ -137,13 +139,15 @@ def build(
         UsageError: a network was given, and the backend has no API to build one with.
         SourceError: the function that builds the network failed.
         PrecisionError: the backend cannot compute in ``spec.precision`` here.
-        BuildError: the backend refused the graph; the mend is its diagnosis.
+        BuildError: the backend does not read the graph's opset, or refused the graph; the mend is its diagnosis.
         OutputError: `output` cannot be written.
     """
     module = backends.get_available(backend)
     own = None if isinstance(graph, Definition) else graph
-    check_precision_offered(backend, spec.precision, module.capabilities(describe_machine(), own).precisions)
+    offered = module.capabilities(describe_machine(), own)
+    check_precision_offered(backend, spec.precision, offered.precisions)
     if own is not None:
+        _check_opset(backend, own, offered.opsets)
         with_profiles(tensor_infos(own.graph.inputs), spec.shapes)
     begin = time.perf_counter()
     with storage.new_folder(Path(output)) as folder:
@@ -158,7 +162,7 @@ def build(
             seconds=time.perf_counter() - begin,
             size_bytes=sum(file.bytes for file in files.values()),
             peak_memory_bytes=peak_memory_bytes(),
-            notes=built.notes,
+            notes=(*notes, *built.notes),
         )
         manifest = _manifest(
             record, built, files, spec.shapes, name=_name(graph) or Path(output).stem, source=source,
@@ -166,6 +170,14 @@ def build(
         )  # fmt: skip
         storage.write_manifest(folder, manifest)
     return Engine(Path(output), manifest)
+
+
+def _check_opset(backend: str, graph: ir.Model, limits: OpsetLimits) -> None:
+    """Refuse what a backend would read wrongly: a wrong engine is worse than an error."""
+    if refused := limits.refuses(graph):
+        nearest = limits.nearest(graph.opset_imports.get("", limits.max_opset))
+        mend = f"convert it first: enginery export MODEL -o converted.onnx --opset {nearest}; `enginery build` does so"
+        raise BuildError(f"{backend} cannot build this graph: it {refused}", mend=mend)
 
 
 def _name(graph: ir.Model | Definition) -> str | None:

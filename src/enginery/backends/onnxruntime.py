@@ -45,7 +45,10 @@ _LEVELS = {"none": "DISABLE_ALL", "basic": "ENABLE_BASIC", "extended": "ENABLE_E
 _PIP = {"CUDA": "onnxruntime-gpu", "Tensorrt": "onnxruntime-gpu", "OpenVINO": "onnxruntime-openvino",
         "Dml": "onnxruntime-directml", "QNN": "onnxruntime-qnn"}  # fmt: skip
 _READ_BACK_LIMIT_BYTES = 1 << 30  # above it, writing the optimised graph costs more than it tells
-_OLDEST_CEILING = 21  # of ONNX Runtime 1.20, the oldest that Enginery takes
+# Of ONNX Runtime 1.20, the oldest that Enginery takes; its table of versions says onnx 1.16 and opsets from 7.
+_OLDEST_CEILING, _OLDEST_ML_CEILING, _OLDEST_IR_CEILING = 21, 5, 10
+_LOWEST_OPSET = 7
+_ML = "ai.onnx.ml"
 _WARNING, _FATAL = 2, 4  # ONNX Runtime's log severities
 _BIG_GRAPH_FLOPS = 50_000_000
 
@@ -61,7 +64,13 @@ def probe() -> Availability:
 def capabilities(machine: MachineRecord, graph: ir.Model | None = None) -> Capabilities:
     """It computes in the graph's own types; which kernels it lacks shows only when a graph is opened."""
     del machine, graph
-    return Capabilities(precisions=_PRECISIONS, max_opset=_opset_ceiling())
+    return Capabilities(
+        precisions=_PRECISIONS,
+        max_opset=_opset_ceiling(),
+        min_opset=_LOWEST_OPSET,
+        max_ir_version=_ir_ceiling(),
+        max_opsets={_ML: _opset_ceiling(_ML)},
+    )
 
 
 def variants(graph: GraphRecord, machine: MachineRecord) -> tuple[dict[str, Option], ...]:
@@ -292,21 +301,33 @@ def _session_options(ort: ModuleType, options: Mapping[str, Option], severity: i
 
 
 @functools.cache
-def _opset_ceiling() -> int:
+def _opset_ceiling(domain: str = "") -> int:
     """Return the highest opset that the library says it reads: it says so when it is given one that is too high."""
+    match = re.search(r"till opset (\d+)", _refusal(domain=domain))
+    return int(match[1]) if match else _OLDEST_ML_CEILING if domain else _OLDEST_CEILING
+
+
+@functools.cache
+def _ir_ceiling() -> int:
+    """Return the highest IR version that the library says it reads."""
+    match = re.search(r"max supported IR version: (\d+)", _refusal(ir_version=9999))
+    return int(match[1]) if match else _OLDEST_IR_CEILING
+
+
+def _refusal(*, domain: str = "", ir_version: int = 8) -> str:
+    """Return what ONNX Runtime says to an empty model whose versions no release can know."""
     from onnx import helper
 
     ort = _ort()
     graph = helper.make_graph([], "empty", [], [])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 9999)], ir_version=8)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid(domain, 9999)], ir_version=ir_version)
     asked = ort.SessionOptions()
     asked.log_severity_level = _FATAL
     try:
         ort.InferenceSession(model.SerializeToString(), asked, providers=[_CPU])
     except Exception as error:  # noqa: BLE001 - every class of theirs derives from Exception alone
-        match = re.search(r"till opset (\d+)", str(error))
-        return int(match[1]) if match else _OLDEST_CEILING
-    return _OLDEST_CEILING
+        return str(error)
+    return ""
 
 
 def _read(path: Path) -> ir.Model:

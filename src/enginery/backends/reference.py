@@ -40,7 +40,9 @@ def capabilities(machine: MachineRecord, graph: ir.Model | None = None) -> Capab
     del machine, graph
     import onnx
 
-    return Capabilities(precisions=_PRECISIONS, max_opset=onnx.defs.onnx_opset_version())
+    return Capabilities(
+        precisions=_PRECISIONS, max_opset=onnx.defs.onnx_opset_version(), max_ir_version=int(onnx.IR_VERSION)
+    )
 
 
 def variants(graph: GraphRecord, machine: MachineRecord) -> tuple[dict[str, Option], ...]:

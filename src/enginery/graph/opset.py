@@ -17,7 +17,7 @@ from enginery.graph.base import OpsetLimits, all_graphs, constants, skeleton
 from enginery.graph.infer import infer_shapes
 from enginery.graph.opset_bodies import convert_by_library, expand
 from enginery.graph.opset_rules import EXPANDED, LOWERING, CannotConvertError, lower_by_schema
-from enginery.graph.opset_schemas import DOMAINS, form_problem, schema_at, steps_down
+from enginery.graph.opset_schemas import DOMAINS, definition_kind, form_problem, schema_at, steps_down
 from enginery.graph.passes.base import is_op, quiet
 from enginery.graph.passes.fold_constants import FoldConstants
 from enginery.graph.passes.inline_functions import InlineFunctions
@@ -205,7 +205,7 @@ def _expand_new(node: ir.Node, version: int, target: int, taken: set[str]) -> No
         steps = steps_down(node.op_type, schema.since_version, wanted.since_version, node.domain)
         if not any((node.op_type, newer.since_version) in EXPANDED for _, newer in steps):
             return
-    if not (schema.has_function or schema.has_context_dependent_function):
+    if definition_kind(schema) is None:
         raise CannotConvertError(f"it came with opset {schema.since_version}")
     for new in expand(node, version, taken):
         for inner in [new, *(other for graph in _subgraphs(new) for other in graph.all_nodes())]:

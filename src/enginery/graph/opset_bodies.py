@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from enginery.graph.opset_rules import CannotConvertError
-from enginery.graph.opset_schemas import default_value, schema_at
+from enginery.graph.opset_schemas import default_value, definition_kind, schema_at
 from enginery.graph.passes.base import constant_value, is_op
 
 if TYPE_CHECKING:
@@ -96,12 +96,13 @@ def _with_definition(node: ir.Node, version: int) -> onnx.ModelProto:
     from onnx import helper
 
     model = _alone(node, version)
-    schema = schema_at(node.op_type, version, node.domain)
-    if schema is not None and schema.has_context_dependent_function:
+    schema: Any = schema_at(node.op_type, version, node.domain)
+    kind = definition_kind(schema)
+    if kind == "for types":
         types = [b"" if value is None else ir.to_proto(value).type.SerializeToString() for value in node.inputs]
         text = schema.get_context_dependent_function(model.graph.node[0].SerializeToString(), types)
         function = onnx.FunctionProto.FromString(text)
-    elif schema is not None and schema.has_function:
+    elif kind == "one":
         function = onnx.FunctionProto()
         function.CopyFrom(schema.function_body)
     else:

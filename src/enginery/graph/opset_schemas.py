@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-__all__ = ["DOMAINS", "attribute_value", "default_value", "form_problem", "schema_at", "steps_down"]
+__all__ = ["DOMAINS", "attribute_value", "default_value", "definition_kind", "form_problem", "schema_at", "steps_down"]
 
 DOMAINS = ("", "ai.onnx.ml")
 """Those whose operators ONNX describes by schemas."""
@@ -63,6 +63,13 @@ def default_value(schema: onnx.defs.OpSchema, name: str) -> Any:
         return None
     value = helper.get_attribute_value(proto)
     return value.decode() if isinstance(value, bytes) else value
+
+
+def definition_kind(schema: Any) -> str | None:
+    """Say how ONNX defines an operator by others: by ``one`` function, by one ``for types`` given, or not at all."""
+    if schema is None:
+        return None
+    return "for types" if schema.has_context_dependent_function else "one" if schema.has_function else None
 
 
 def form_problem(node: ir.Node, schema: onnx.defs.OpSchema) -> str:

@@ -34,10 +34,12 @@ class Exported:
     Args:
         graph: the caller's to change.
         record: what made it, in which versions, and what was tried before.
+        original: the graph before its opset was converted, where it was: the caller sees that both compute the same.
     """
 
     graph: ir.Model
     record: ExportRecord
+    original: ir.Model | None = None
 
 
 @runtime_checkable

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from enginery.benchmark.base import Timer, call_timer
-from enginery.errors import ExportError, InputNameError, SourceError, SourceNotFoundError, UnknownNameError
-from enginery.graph.base import hash_model, load_model, normalise, save_model, tensor_infos
+from enginery.errors import ExportError, GraphError, InputNameError, SourceError, SourceNotFoundError, UnknownNameError
+from enginery.graph.base import convert_opset, hash_model, load_model, make_dynamic, normalise, save_model, tensor_infos
 from enginery.optional import version
 from enginery.records import ExportRecord
 from enginery.sources import nearest_files
@@ -92,25 +92,25 @@ class OnnxModel:
         Args:
             shapes: the profile of each input by name.
             opset: converts the graph where it is not the file's own version.
-            evaluate: not needed, since the graph is the source.
+            evaluate: proves a graph whose axes were made dynamic; the graph is its own source otherwise.
 
         Raises:
             CorruptModelError: the file is no ONNX, or is cut short.
             ExportError: the graph cannot be converted to `opset`.
-            UnknownNameError: `shapes` names no input.
+            UnknownNameError: `shapes`, or an axis to be made dynamic, names no input.
+            GraphError: an axis cannot be made dynamic; names the nodes in the way.
         """
-        del evaluate
         begin = time.perf_counter()
-        graph = self._load()
+        graph, notes = self._made_dynamic(shapes, evaluate)
         inputs = tensor_infos(graph.graph.inputs)
         for name in shapes:
             if name not in {info.name for info in inputs}:
                 raise UnknownNameError.from_choices("input", name, (info.name for info in inputs))
         own = graph.opset_imports.get("", 0)
-        notes: tuple[str, ...] = ()
+        original = None
         if opset is not None and own and opset != own:
-            graph = _convert(graph, opset)
-            notes = (f"converted from opset {own} to {opset}",)
+            original, graph = graph, _convert(graph, opset)
+            notes = (*notes, f"converted from opset {own} to {opset}")
         record = ExportRecord(
             source=self.label,
             kind=self.kind,
@@ -126,7 +126,7 @@ class OnnxModel:
             nodes=sum(1 for _ in graph.graph),
             notes=notes,
         )
-        return Exported(graph, record)
+        return Exported(graph, record, original)
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Compute with ONNX's reference evaluator: right by definition, and slow.
@@ -183,37 +183,35 @@ class OnnxModel:
         normalise(model)
         return model
 
+    def _made_dynamic(
+        self, shapes: Mapping[str, Shape], evaluate: Evaluate | None
+    ) -> tuple[ir.Model, tuple[str, ...]]:
+        """Read the graph and let the axes vary that were asked for; say what was changed and how it was proved."""
+        graph = self._load()
+        if not self._make_dynamic:
+            return graph, ()
+        given = self._example_inputs
+        examples = self.example_feeds() if given is not None else None
+        return make_dynamic(graph, self._make_dynamic, shapes=shapes, evaluate=evaluate, examples=examples)
+
     @functools.cached_property
     def _graph(self) -> ir.Model:
-        return self._load()
+        return self._made_dynamic({}, None)[0]
 
     @functools.cached_property
     def _evaluator(self) -> Any:
         import onnx_ir as ir
         from onnx.reference import ReferenceEvaluator
 
-        on_disk = isinstance(self._thing, (str, Path))
+        on_disk = isinstance(self._thing, (str, Path)) and not self._make_dynamic
         return ReferenceEvaluator(str(self._thing) if on_disk else ir.to_proto(self._graph))
 
 
 def _convert(graph: ir.Model, opset: int) -> ir.Model:
-    import onnx_ir as ir
-    from onnx import defs, version_converter
-
-    newest = defs.onnx_opset_version()
-    if opset > newest:
-        raise ExportError(f"there is no opset {opset} in the installed onnx", mend=f"give {newest} at the most")
     try:
-        proto = version_converter.convert_version(ir.to_proto(graph), opset)
-    except Exception as error:
-        own = graph.opset_imports.get("", 0)
-        reason = str(error).rpartition(" failed: ")[2]  # what comes before is a place in onnx's own code
-        raise ExportError(
-            f"onnx's version converter cannot bring this graph from opset {own} to {opset}: {reason}",
-            mend=f"keep opset {own}, or export the model again with opset {opset}",
-        ) from error
-    converted: ir.Model = ir.from_proto(proto)
-    return converted
+        return convert_opset(graph, opset)
+    except GraphError as error:
+        raise ExportError(error.message, mend=error.mend) from error
 
 
 def _is_proto(thing: Any) -> bool:

@@ -13,7 +13,8 @@ from typing import Any
 from enginery import backends
 from enginery.backends.base import Design
 from enginery.errors import EngineryError, UnknownNameError
-from enginery.records import GraphRecord, MachineRecord
+from enginery.graph.base import OpsetLimits
+from enginery.records import GraphRecord, MachineRecord, from_plain
 from enginery.spec import HERE, PRECISIONS, OptimizeSpec, Option
 from enginery.worker import Worker
 
@@ -53,6 +54,7 @@ class Contestant:
         options: the backend's own.
         python: the environment's interpreter; None for this one.
         design: what it is built from: `GRAPH`, `PLAIN` or `NETWORK`.
+        opsets: which graphs its backend reads there; None where that is not known.
         engine: an engine folder that was built before; None where it is to be built.
         missing: why it cannot be tried at all; empty where it can.
     """
@@ -65,6 +67,7 @@ class Contestant:
     options: Mapping[str, Option] = field(default_factory=dict)
     python: str | None = None
     design: str = GRAPH
+    opsets: OpsetLimits | None = None
     engine: Path | None = None
     missing: str = ""
 
@@ -117,7 +120,8 @@ def arrange_candidates(
     A hand-built network is among them where `builder` names the backend that builds it.
     """
     _check_names(spec.backends, probes)
-    baseline = Contestant(f"{BASELINE}, plain", "baseline", BASELINE, design=PLAIN)
+    opsets = backends.get(BASELINE).capabilities(machine).opsets
+    baseline = Contestant(f"{BASELINE}, plain", "baseline", BASELINE, design=PLAIN, opsets=opsets)
     found = [baseline, *_own(graph, machine, spec, probes)]
     by_hand = replace(spec, backends=(builder,)) if builder else None
     if by_hand is not None:
@@ -152,8 +156,10 @@ def _own(graph: GraphRecord, machine: MachineRecord, spec: OptimizeSpec, probes:
         backend = backends.get(name)
         found = backend.probe()
         if found.available:
-            offered = backend.capabilities(machine).precisions
-            yield from _precise(name, offered, spec, backend.variants(graph, machine))
+            offered = backend.capabilities(machine)
+            yield from _precise(
+                name, offered.precisions, spec, backend.variants(graph, machine), opsets=offered.opsets
+            )
         elif not _elsewhere(name, probes):
             missing = f"{found.reason}; {found.mend}" if found.mend else found.reason
             yield Contestant(name, "candidate", name, precision=_shown_precision(spec), missing=missing)
@@ -170,7 +176,10 @@ def _foreign(environment: str, python: str, probe: Mapping[str, Any], spec: Opti
     for name in asked:
         row = rows.get(name)
         if row is not None and row["available"]:
-            yield from _precise(name, frozenset(row["precisions"]), spec, [{}], environment=environment, python=python)
+            opsets = from_plain(OpsetLimits, row["opsets"]) if row.get("opsets") else None
+            yield from _precise(
+                name, frozenset(row["precisions"]), spec, [{}], environment=environment, python=python, opsets=opsets
+            )
 
 
 def _precise(
@@ -181,6 +190,7 @@ def _precise(
     *,
     environment: str = HERE,
     python: str | None = None,
+    opsets: OpsetLimits | None = None,
 ) -> Iterator[Contestant]:
     """Yield one contestant for each precision and each set of options."""
     precisions = [p for p in PRECISIONS if p in offered] if spec.precision == "best" else [spec.precision]
@@ -192,7 +202,7 @@ def _precise(
             continue
         for options in variants:
             label = _label(name, precision, options, environment)
-            yield Contestant(label, "candidate", name, environment, precision, options, python)
+            yield Contestant(label, "candidate", name, environment, precision, options, python, opsets=opsets)
 
 
 def _label(name: str, precision: str, options: Mapping[str, Option], environment: str) -> str:
