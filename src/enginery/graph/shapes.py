@@ -15,7 +15,7 @@ from enginery.spec import Dim, Shape, show_sizes
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["apply_shapes"]
+__all__ = ["apply_shapes", "rename_symbols"]
 
 _SYMBOL = re.compile(r"[A-Za-z_]\w*")
 
@@ -75,6 +75,13 @@ def apply_shapes(model: ir.Model, shapes: Mapping[str, Shape]) -> ir.Model:
             _write(inputs[axis.tensor], axis.axis, target)
     if axes:
         _infer(copy)
+    return copy
+
+
+def rename_symbols(model: ir.Model, names: Mapping[str, str]) -> ir.Model:
+    """Return a copy of a graph in which symbolic names have given way to others, wherever they stand."""
+    copy = model.clone()
+    _replace_symbols(copy, names)
     return copy
 
 
