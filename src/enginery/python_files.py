@@ -60,9 +60,10 @@ def nearest_function(module: ModuleType, name: str, place: str) -> str:
         name: what it was asked for.
         place: the module as the user named it.
     """
-    public = [key for key, value in vars(module).items() if callable(value) and not key.startswith("_")]
-    near = difflib.get_close_matches(name, public, n=1, cutoff=0.5)
+    named = [key for key, value in vars(module).items() if not (key.startswith("_") or isinstance(value, ModuleType))]
+    near = difflib.get_close_matches(name, named, n=1, cutoff=0.5)  # a model that is made at import counts as well
     if near:
         return f"did you mean '{place}:{near[0]}'?"
+    public = [key for key in named if callable(vars(module)[key])]
     own = sorted(key for key in public if getattr(vars(module)[key], "__module__", None) == module.__name__)
     return f"it has: {', '.join(own) or 'nothing that could be called'}"

@@ -30,6 +30,7 @@ BuildFunction = Callable[[Any, Mapping[str, Array]], Any]
 _DESCRIPTION = "network.json"
 _ELSEWHERE = "move it to the top level of a .py file, or build it here: in_process=True (--in-process)"
 _LISTED = 4
+_SHOWN_CHARACTERS = 600
 
 
 class NetworkDefinition:
@@ -81,7 +82,8 @@ class NetworkDefinition:
                 raise
             raise type(error)(f"{error.message}, at {line}", mend=error.mend) from error.__cause__
         except (Exception, SystemExit) as error:
-            message = f"the network {self.name} raised {explain(error, framework=self._backend)}"
+            line = likely_line(error, framework=self._backend)
+            message = f"the network {self.name} raised {_shorten(error)}" + (f", at {line}" if line else "")
             raise SourceError(message, mend="mend it there, and try again") from error
 
 
@@ -176,6 +178,14 @@ def _look_up(module: ModuleType, name: str) -> BuildFunction | None:
         found = getattr(found, part, None)
     found = getattr(found, "function", found)
     return found if callable(found) else None
+
+
+def _shorten(error: BaseException) -> str:
+    """Say what an error says in one line; of a long one, the end matters most: libraries give their reason last."""
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}".removesuffix(".")
+    if len(text) <= _SHOWN_CHARACTERS:
+        return text
+    return f"{text[: _SHOWN_CHARACTERS // 4]} ... {text[-_SHOWN_CHARACTERS * 3 // 4 :]}"
 
 
 def _file_of(function: BuildFunction) -> Path | None:
