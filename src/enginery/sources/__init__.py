@@ -46,7 +46,8 @@ SOURCES: dict[str, SourceRow] = {
     "torch": SourceRow(
         "enginery.sources.torch_module",
         "torch",
-        "a PyTorch module in memory, or the function that returns one: file.py:factory or package.module:factory",
+        "a PyTorch module in memory, or the function that returns one (file.py:factory or package.module:factory), "
+        "an exported program (model.pt2) or TorchScript (model.pt, model.ts)",
         ("torch",),
     ),
     "keras": SourceRow(
@@ -60,12 +61,6 @@ SOURCES: dict[str, SourceRow] = {
         "enginery.sources.network", "", "a network built by hand with a backend's own API: file.py:name, of @network"
     ),
 }
-
-_NOT_YET = {
-    ".pt": "a PyTorch file",
-    ".pth": "a PyTorch file",
-}
-
 
 def open_source(
     thing: Any,
@@ -194,10 +189,6 @@ def _refusal(thing: Any, factory: str = "") -> SourceError:
     if not isinstance(thing, (str, Path)):
         return SourceError(f"a {_type_name(thing)} is no trained model that Enginery knows", mend=f"give {accepted}")
     path = Path(thing)
-    kind = _NOT_YET.get(path.suffix.lower())
-    if kind and path.exists():
-        mend = "export it to ONNX, or give file.py:factory, a function that returns the PyTorch module"
-        return SourceError(f"{path} is {kind}, which is not yet supported", mend=mend)
     if not path.exists():
         return SourceNotFoundError(f"there is no {path}", mend=nearest_files(path))
     if (path / "engine.json").is_file():
