@@ -268,13 +268,14 @@ def test_merge_duplicates(apply, graph_of):
 @pytest.mark.parametrize("on_disk", [False, True])
 def test_merge_large_initializers(graph_of, tmp_path, monkeypatch, on_disk):
     """Large equal weights are merged, from disk without being mapped; those that only begin alike are kept."""
-    one = RANDOM.standard_normal((64, 128)).astype(np.float32)
+    one = RANDOM.standard_normal((128, 256)).astype(np.float32)
     other = one.copy()
     other[-1, -1] += 1
-    text = f"{HEAD} (float[64, 128] x) => (float[64, 128] y) {{ a = Add (x, u) b = Add (a, v) y = Mul (b, w) }}"
+    text = f"{HEAD} (float[128, 256] x) => (float[128, 256] y) {{ a = Add (x, u) b = Add (a, v) y = Mul (b, w) }}"
     model = graph_of(text, u=one, v=other, w=one)
     if on_disk:
         monkeypatch.setattr(files, "EXTERNAL_ABOVE_BYTES", 10)
+        monkeypatch.setattr(files, "_READ_AT_ONCE_BYTES", 10)
         files.save(model, tmp_path / "model.onnx")
         model = files.load(tmp_path / "model.onnx")
         assert all(value.const_value.raw is None for value in model.graph.initializers.values())

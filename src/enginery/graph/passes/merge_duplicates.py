@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MergeEqualInitializers", "MergeEqualNodes"]
 
-_SMALL_BYTES = 1 << 14
+_SMALL_ELEMENTS = 1 << 14
 _BEGIN_BYTES = 1 << 12
 
 
@@ -32,7 +32,7 @@ class MergeEqualInitializers(Pass):
         """Compare small ones by hash and by value, large ones by their first bytes and by a hash."""
         from onnx_ir.passes.common import DeduplicateHashedInitializersPass
 
-        changed = run_library_pass(DeduplicateHashedInitializersPass(size_limit=_SMALL_BYTES), model)
+        changed = run_library_pass(DeduplicateHashedInitializersPass(size_limit=_SMALL_ELEMENTS), model)
         for graph in model.graphs():
             for alike in _grouped(list(_large(graph)), _begin):
                 for equal in _grouped(alike, _digest):
@@ -46,7 +46,7 @@ def _large(graph: ir.Graph) -> Iterator[ir.Value]:
 
     for value in graph.initializers.values():
         tensor = value.const_value
-        if tensor is None or tensor.dtype == ir.DataType.STRING or tensor.nbytes <= _SMALL_BYTES:
+        if tensor is None or tensor.dtype == ir.DataType.STRING or tensor.size <= _SMALL_ELEMENTS:
             continue
         if not value.is_graph_input() and not value.is_graph_output():
             yield value
