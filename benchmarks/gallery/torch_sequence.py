@@ -175,7 +175,7 @@ class Seq2Seq(nn.Module):
     def forward(self, source: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """Return [batch, length of the target, width]."""
         mask = torch.ones(target.shape[1], target.shape[1], dtype=torch.bool).triu(1)
-        found: torch.Tensor = self.body(source, target, tgt_mask=mask)
+        found: torch.Tensor = self.body(source, target, tgt_mask=mask, tgt_is_causal=True)
         return found
 
 

@@ -62,6 +62,11 @@ class ExportPlan:
         """Return inputs at the small end of the profile."""
         return self._resized({symbol: max(dim.min, 1) for symbol, dim in self.dims.items()})
 
+    def checked_feeds(self) -> list[dict[str, Array]]:
+        """Return inputs at the sizes a graph is checked at, each once: as traced, at others, at the smallest."""
+        feeds = (self.feeds, self.other_feeds(), self.smallest_feeds())
+        return list({show_shapes(found): found for found in feeds}.values())
+
     def _resized(self, sizes: Mapping[str, int]) -> dict[str, Array]:
         feeds = {}
         for name, array in self.feeds.items():
