@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from enginery.errors import GraphError
 from enginery.graph.base import all_graphs
 from enginery.graph.dynamic_edit import Blocked, Editor
 from enginery.graph.dynamic_facts import PROBES, Array, Fact, Facts
@@ -74,13 +75,32 @@ def make_dynamic(
             current = _named(renamed, group)
             notes.append(f"{group.name!r} was dynamic already" + _before(group))
             continue
-        change = _Change(renamed, group, dict(shapes or {}))
-        change.apply()
-        proof = Proof(renamed, change.model, group, change.facts, dict(shapes or {}), change.others)
-        proved = prove(proof, evaluate, examples, change.blockers)
-        current = change.model
-        notes += [*change.notes(), proved]
+        first = _Change(renamed, group, dict(shapes or {}))
+        try:
+            found = _proved(first, evaluate, examples)
+        except GraphError:
+            if not first.had_choice:
+                raise
+            other = _Change(renamed, group, dict(shapes or {}), keep_in_place=False)
+            try:
+                found = _proved(other, evaluate, examples)
+            except GraphError:
+                found = None
+            if found is None:
+                raise
+        current = found[0]
+        notes += found[1]
     return current, tuple(notes)
+
+
+def _proved(
+    change: _Change, evaluate: Evaluate | None, examples: Mapping[str, Array] | None
+) -> tuple[ir.Model, list[str]]:
+    """Make one change and prove it; return the graph, what was done and what was proved."""
+    change.apply()
+    proof = Proof(change.original, change.model, change.group, change.facts, change.shapes, change.others)
+    proved = prove(proof, evaluate, examples, change.blockers)
+    return change.model, [*change.notes(), proved]
 
 
 def _before(group: DynamicAxes) -> str:
@@ -110,6 +130,8 @@ class _Change:
     original: ir.Model
     group: DynamicAxes
     shapes: Mapping[str, Shape]
+    keep_in_place: bool = True
+    had_choice: bool = False
     mended: list[str] = field(default_factory=list)
     blockers: list[Blocker] = field(default_factory=list)
 
@@ -129,9 +151,11 @@ class _Change:
         Raises:
             GraphError: some nodes cannot be mended.
         """
-        edit = Editor(self.model, self.facts, self.group.name, self.group.axes[0])
+        first = self.group.axes[0]
+        edit = Editor(self.model, self.facts, self.group.name, first, keep_in_place=self.keep_in_place)
         for node in list(self.model.graph):
             self._step(node, edit)
+        self.had_choice = edit.had_choice
         if any(blocker.certain for blocker in self.blockers):
             refuse(self.group, [blocker for blocker in self.blockers if blocker.certain])
         self._write_shapes()

@@ -30,9 +30,11 @@ class Editor:
         facts: of all that stands before the node.
         name: of the axis that is made dynamic.
         axis: one of the inputs' axes of that name.
+        keep_in_place: whether a Reshape that may merge the axis with what stands before it or behind it is taken to
+            leave it where it was; `had_choice` tells whether there was one.
     """
 
-    def __init__(self, model: ir.Model, facts: Facts, name: str, axis: Axis) -> None:
+    def __init__(self, model: ir.Model, facts: Facts, name: str, axis: Axis, *, keep_in_place: bool = True) -> None:
         self.facts = facts
         self.name = name
         self.sizes = tuple(probe[name] for probe in facts.probes)
@@ -40,6 +42,8 @@ class Editor:
         self._graph = model.graph
         self._axis = axis
         self.outer: dict[ir.Value, int] = {}
+        self.keep_in_place = keep_in_place
+        self.had_choice = False
         self._size: ir.Value | None = None
         self._taken = {v.name for node in model.graph.all_nodes() for v in node.outputs} | set(model.graph.initializers)
         self._taken |= {value.name for value in model.graph.inputs}
@@ -49,7 +53,7 @@ class Editor:
         import onnx_ir as ir
 
         name = self._free(f"{node.name or node.outputs[0].name}.{role}")
-        tensor = ir.Tensor(np.ascontiguousarray(array), name=name)
+        tensor = ir.Tensor(np.asarray(array, order="C"), name=name)
         value = ir.Value(name=name, type=ir.TensorType(tensor.dtype), shape=ir.Shape(array.shape), const_value=tensor)
         self._graph.register_initializer(value)
         return value

@@ -156,6 +156,7 @@ class Facts:
         for value in node.outputs:
             if value.name in found and found[value.name].HasField("tensor_type"):
                 self._types[value] = found[value.name].tensor_type.elem_type
+                value.type = value.type or ir.TensorType(ir.DataType(self._types[value]))
         return [_dims(found[value.name]) if value.name in found else None for value in node.outputs], ""
 
     def _like_first(self, node: ir.Node, number: int) -> list[Dims | None]:

@@ -38,8 +38,8 @@ def mend_reshape(node: ir.Node, edit: Editor) -> str:
     """Let the sizes of a Reshape follow the axis: 0 where it stays in place, else -1, else computed.
 
     The elements keep their order, so the number of them before the varying part says which output axis it is in. Of
-    several, one that keeps it apart is taken, else one that keeps all that stands behind; the numbers are compared
-    later.
+    several, one that keeps it apart is taken, else not the last, which holds features, and else one that leaves it in
+    its place; the numbers are compared later.
 
     Raises:
         Blocked: no output axis can hold it, or the sizes cannot be written.
@@ -99,13 +99,15 @@ def _place(fact: Fact, axis: int, edit: Editor, made: list[int], written: Sequen
         front = math.prod(made[:place])
         if front and passed % front == 0 and size and size % (passed // front * unit) == 0:
             stays = place == axis and made[:place] == before[:axis]
-            merged, ends = size // unit, made[place + 1 :] == before[axis + 1 :]
-            order = (merged > 1, merged > 1 and not ends, merged, written[place] != -1, not stays)
+            merged = size // unit
+            last, moved = merged > 1 and place == len(made) - 1, stays != edit.keep_in_place
+            order = (merged > 1, last, moved if merged > 1 else not stays, merged, written[place] != -1)
             found.append((order, place, passed // front))
     if not found:
         shown = f"{before} to {made}"
         raise Blocked(f"it reshapes {shown}, where axis {axis} does not stay whole")
-    _, place, inner = min(found)
+    order, place, inner = min(found)
+    edit.had_choice |= len(found) > 1 and order[0]
     return _Place(axis, place, inner)
 
 
