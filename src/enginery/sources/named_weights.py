@@ -129,7 +129,7 @@ def open_weights(thing: Any) -> NamedWeights:
 
         model = thing if isinstance(thing, ir.Model) else ir.from_proto(thing)
         return NamedWeights(_initializers(model), f"the ONNX model {model.graph.name or 'in memory'}")
-    raise SourceError(f"a {type(thing).__qualname__} has no weights by name", mend=f"give {_KNOWN}")
+    raise SourceError(f"{type(thing).__qualname__!r} has no weights by name", mend=f"give {_KNOWN}")
 
 
 def save_arrays(weights: NamedWeights, folder: Path) -> list[dict[str, str]]:
@@ -179,7 +179,7 @@ def _as_array(name: str, value: Any) -> Array:
     except TypeError as error:  # a tensor of a type that numpy lacks
         mend = "convert it first, for example with .float()"
         raise SourceError(f"weight {name!r} is no array: {error}", mend=mend) from error
-    if array.dtype.hasobject:
+    if array.dtype.kind in "OUSMm":
         raise SourceError(f"weight {name!r} is a {type(value).__qualname__}, no array of numbers", mend="leave it out")
     return np.asarray(array)
 
