@@ -28,8 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["convert_opset", "fit_opset", "required_ir_version"]
 
 _LOWEST_OF_OURS = 13
-_SUBGRAPHS = ("If", "Loop", "Scan")
-_SUBGRAPHS_SINCE = 11
+_SUBGRAPHS = {"If": 1, "Loop": 1, "Scan": 9}  # since which version they only took more types
 _SHOWN = 5
 _IR_OF_TYPES = {
     "FLOAT8E4M3FN": 9, "FLOAT8E4M3FNUZ": 9, "FLOAT8E5M2": 9, "FLOAT8E5M2FNUZ": 9, "UINT4": 10, "INT4": 10,
@@ -217,11 +216,11 @@ def _convert(node: ir.Node, version: int, target: int, taken: set[str]) -> None:
     """Convert a node from one opset to another, in place, or replace it."""
     schema, wanted = (schema_at(node.op_type, at, node.domain) for at in (version, target))
     node.version = None
-    if schema is None or wanted is None:
+    if schema is None or (wanted is None and target < version):
         raise CannotConvertError(f"opset {target if schema is not None else version} has no such operator")
-    if wanted.since_version == schema.since_version:
+    if wanted is not None and wanted.since_version == schema.since_version:
         return
-    if target > version:
+    if wanted is None or target > version:
         made = _raised(node, version, target, taken)
     else:
         made = _lowered(node, schema.since_version, wanted.since_version, target, taken)
@@ -242,7 +241,7 @@ def _subgraphs(node: ir.Node) -> list[ir.Graph]:
 
 
 def _raised(node: ir.Node, version: int, target: int, taken: set[str]) -> list[ir.Node]:
-    if (node.op_type in _SUBGRAPHS and version >= _SUBGRAPHS_SINCE) or is_op(node, "Constant", "Identity"):
+    if version >= _SUBGRAPHS.get(node.op_type, target) or is_op(node, "Constant", "Identity"):
         return [node]
     if node.domain:
         raise CannotConvertError(f"opset {target} has it in another form")
@@ -253,7 +252,7 @@ def _lowered(node: ir.Node, since: int, wanted: int, target: int, taken: set[str
     """Take a node down version by version of its operator."""
     for older, newer in steps_down(node.op_type, since, wanted, node.domain):
         if newer.since_version <= _LOWEST_OF_OURS and not node.domain:
-            if node.op_type in _SUBGRAPHS and target >= _SUBGRAPHS_SINCE:
+            if target >= _SUBGRAPHS.get(node.op_type, since + 1):
                 return [node]
             return convert_by_library(node, newer.since_version, target, taken)
         rule = LOWERING.get((node.op_type, newer.since_version)) if not node.domain else None
