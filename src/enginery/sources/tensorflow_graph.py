@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -122,9 +123,14 @@ def name_nodes(graph: ir.Model, layers: Iterable[str]) -> None:
         node.name = _CALL.sub("", node.name or "")
     scopes = {tuple((node.name or "").split("/")[:2]) for node in nodes if (node.name or "").count("/") > 1}
     traced = bool(scopes) and all(_NUMBERED.search(part) for scope in scopes for part in scope)
+    named = []
     for node in nodes:
         *path, last = (node.name or "").split("/")
-        node.name = "/".join([*(_layer(part, known, numbered=traced) for part in path), last])
+        named.append("/".join([*(_layer(part, known, numbered=traced) for part in path), last]))
+    times = Counter(named)
+    for node, name in zip(nodes, named, strict=True):
+        if times[name] == 1:  # a name that two nodes had is refused by ONNX Runtime
+            node.name = name
 
 
 def _layer(part: str, known: frozenset[str], *, numbered: bool) -> str:
@@ -135,11 +141,13 @@ def _layer(part: str, known: frozenset[str], *, numbered: bool) -> str:
         'conv1_conv'
         >>> _layer("dense_1", frozenset(), numbered=False), _layer("dense_1_1", frozenset(), numbered=True)
         ('dense_1', 'dense_1')
+        >>> _layer("relu_1", frozenset({"relu", "relu_1"}), numbered=True)  # the traced scope of the layer relu
+        'relu'
     """
     bare = _NUMBERED.sub("", part)
-    if known:
-        return bare if part not in known and bare in known else part
-    return bare if numbered else part
+    if not known:
+        return bare if numbered else part
+    return bare if bare in known and (numbered or part not in known) else part
 
 
 def note_layouts(graph: ir.Model) -> None:
