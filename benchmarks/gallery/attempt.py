@@ -87,12 +87,8 @@ class Attempt:
 
     def _build(self) -> None:
         begin = time.perf_counter()
-        engine = enginery.build(
-            self._graph, self._engine, backend=self.result.backend, shapes=self._shapes, simplify=False
-        )
+        enginery.build(self._graph, self._engine, backend=self.result.backend, shapes=self._shapes, simplify=False)
         self._note(build_s=time.perf_counter() - begin)
-        built = engine.manifest.build.peak_memory_bytes
-        self._note(peak_memory_bytes=built)
 
     def _verify(self) -> None:
         begin = time.perf_counter()

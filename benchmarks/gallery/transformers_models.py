@@ -12,9 +12,9 @@ from torch import nn
 from benchmarks.gallery.settle import Pair, settled
 
 VOCABULARY = 500
-_TEXT = {"vocab_size": VOCABULARY, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+_TEXT: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
          "intermediate_size": 128, "max_position_embeddings": 64}  # fmt: skip
-_PICTURE = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128,
+_PICTURE: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128,
             "image_size": 64, "patch_size": 16}  # fmt: skip
 
 
@@ -155,7 +155,7 @@ def _narrow(**more: Any) -> dict[str, Any]:
 
 
 _LLAMA = _narrow(num_key_value_heads=2)
-_HUBERT = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96,
+_HUBERT: dict[str, Any] = {"hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 96,
            "conv_dim": (32, 32, 32), "conv_stride": (5, 4, 4), "conv_kernel": (10, 8, 4),
            "num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4, "num_feat_extract_layers": 3}  # fmt: skip
 
