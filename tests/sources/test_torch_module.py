@@ -281,6 +281,8 @@ def test_a_size_that_the_exporter_bakes_in_is_found_by_the_outputs():
     exported = source.export(shapes={"x": Shape.parse("1..2..4xlength:1..5..9x4")}, opset=None)
     if exported.record.attempts:  # a later torch may do it right
         assert "output 'output', axis 1 became the constant 5" in exported.record.attempts[0]
+        assert "test_torch_module.py" in exported.record.attempts[0]
+        assert "return self.cell(x)[0]" in exported.record.attempts[0]
     assert str(exported.graph.graph.outputs[0].shape) == "[batch,length,3]"
     for batch, length in ((1, 9), (3, 2)):
         feeds = {"x": np.random.default_rng(0).random((batch, length, 4), np.float32)}
@@ -297,6 +299,30 @@ def test_a_graph_that_disagrees_is_not_taken():
             shapes={"x": Shape.parse("1..4x4")},
             evaluate=lambda graph, feeds: {"output": onnxruntime_outputs(graph, feeds)["output"] + 1},
         )
+
+
+def test_a_decoder_step_with_its_cache():
+    """Nested tuples of keys and values go in and come out under names that say layer and place."""
+
+    class Step(nn.Module):
+        def forward(self, ids, past_key_values, mask=None):
+            present = tuple(
+                (torch.cat([k, k[:, -1:] + ids[:, :, None]], 1), torch.cat([v, v[:, -1:]], 1))
+                for k, v in past_key_values
+            )
+            return {"logits": sum(k.sum(1) for k, _ in present), "present": present, "mask": mask}
+
+    past = tuple((torch.randn(2, 5, 3), torch.randn(2, 5, 3)) for _ in range(2))
+    source = open_source(Step(), example_inputs={"ids": torch.ones(2, 1, dtype=torch.int64), "past_key_values": past})
+    places = [f"{layer}_{part}" for layer in (0, 1) for part in (0, 1)]
+    shapes = {"ids": Shape.parse("batch:1..2..4x1")}
+    shapes |= {f"past_key_values_{place}": Shape.parse("batch:1..2..4xpast:1..5..9x3") for place in places}
+    exported = source.export(shapes=shapes, evaluate=onnxruntime_outputs)
+    graph = exported.graph.graph
+    assert exported.record.attempts == ()
+    assert [value.name for value in graph.inputs] == ["ids", *(f"past_key_values_{place}" for place in places)]
+    assert [value.name for value in graph.outputs] == ["logits", *(f"present_{place}" for place in places)]
+    assert exported.record.peak_memory_bytes > 0
 
 
 def test_names_never_clash():

@@ -36,8 +36,8 @@ _EXPRESSION = (
     ast.Expression, ast.BoolOp, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Constant, ast.Name, ast.Load, ast.operator,
     ast.unaryop, ast.boolop, ast.cmpop, ast.Call, ast.keyword, ast.Subscript, ast.Attribute,
 )  # fmt: skip
-_METHODS = frozenset({"size", "stride", "storage_offset", "shape", "ndim"})
-_FUNCTIONS = frozenset({"floor", "ceiling", "len", "L", "math"})
+_METHODS = frozenset({"size", "stride", "storage_offset", "shape", "ndim", "floor", "ceil", "trunc"})
+_FUNCTIONS = frozenset({"floor", "ceiling", "len", "min", "max", "abs", "int", "float", "round"})
 
 
 def entries(path: Path) -> dict[str, str]:
@@ -53,6 +53,8 @@ def entries(path: Path) -> dict[str, str]:
         return {}
     with zipfile.ZipFile(path) as archive:
         names = [name for name in archive.namelist() if not name.endswith("/")]
+    if len(set(names)) < len(names):  # two readers could take two different ones
+        raise CorruptModelError(f"{path} has two entries of one name", mend="save it again")
     top = names[0].partition("/")[0] + "/" if names else ""
     if not all(name.startswith(top) for name in names):
         top = ""  # before PyTorch 2.8, a program's files stood at the top

@@ -73,7 +73,8 @@ def _unwrapped(torch: ModuleType, held: Any, path: Path, notes: list[str]) -> di
         notes.append(f"the weights are {inner!r} of {path.name}")
         held = held[inner]
     if not isinstance(held, Mapping) or not any(isinstance(value, torch.Tensor) for value in held.values()):
-        kind = f"a dict of {', '.join(map(repr, list(held)[:_SHOWN]))}" if isinstance(held, Mapping) else type(held)
+        keys = ", ".join(map(repr, list(held)[:_SHOWN])) if isinstance(held, Mapping) else ""
+        kind = f"a dict of {keys}" if keys else f"a {type(held).__name__}"
         raise SourceError(f"{path} holds no state dict, but {kind}", mend="save module.state_dict() with torch.save")
     return dict(held)
 
