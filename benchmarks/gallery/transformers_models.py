@@ -12,10 +12,14 @@ from torch import nn
 from benchmarks.gallery.settle import Pair, settled
 
 VOCABULARY = 500
-_TEXT: dict[str, Any] = {"vocab_size": VOCABULARY, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
-         "intermediate_size": 128, "max_position_embeddings": 64}  # fmt: skip
-_PICTURE: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128,
-            "image_size": 64, "patch_size": 16}  # fmt: skip
+_TEXT: dict[str, Any] = {
+    "vocab_size": VOCABULARY, "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "intermediate_size": 128, "max_position_embeddings": 64,
+}  # fmt: skip
+_PICTURE: dict[str, Any] = {
+    "hidden_size": 64, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 128, "image_size": 64,
+    "patch_size": 16,
+}  # fmt: skip
 
 
 class Called(nn.Module):
