@@ -38,6 +38,7 @@ HOMES = {
     "openvino": ("backends/openvino.py",),
     "onnxscript": ("graph/passes/", "sources/torch_"),
     "torch": ("sources/torch_",),
+    "safetensors": ("sources/torch_weights.py",),
     "tensorflow": ("sources/tensorflow_",),
     "keras": ("sources/tensorflow_",),
     "tf2onnx": ("sources/tensorflow_",),
