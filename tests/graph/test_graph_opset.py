@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
+import onnxruntime as ort
 import pytest
-from onnx.reference import ReferenceEvaluator
 
 from enginery.errors import GraphError
 from enginery.graph import base, files
@@ -28,8 +28,11 @@ def graph_of(text, opset=18, ir_version=10):
 
 
 def run(model, feeds):
-    """Compute with the reference evaluator."""
-    return ReferenceEvaluator(ir.to_proto(model)).run(None, dict(feeds))
+    """Compute with ONNX Runtime, not optimised; the reference evaluator knows old forms of some operators wrongly."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return session.run(None, dict(feeds))
 
 
 def nodes(model):
@@ -41,6 +44,9 @@ def nodes(model):
     ]
 
 
+TWO = "<float[2] s = {1.0, 2.0}, float[2] b = {0.5, 0.0}>"
+FOUR = "<float[4] s = {1.0, 2.0, 3.0, 4.0}, float[4] b = {0.5, 0.0, 1.0, 2.0}>"
+STEP = "<float s = {0.5}, uint8 z = {128}>"
 PICTURE = "(float[1,4,6,5] x) => (float[a,b,c,d] y)"
 LOWERED = [
     (18, f"{PICTURE} <int64[2] at = {{2, -1}}> {{ y = ReduceMean <keepdims = 1> (x, at) }}"),
@@ -55,16 +61,13 @@ LOWERED = [
     (20, f"{PICTURE} {{ y = Gelu (x) }}"),
     (20, f'{PICTURE} {{ y = Gelu <approximate = "tanh"> (x) }}'),
     (18, f"{PICTURE} {{ y = Mish (x) }}"),
-    (18, f"{PICTURE} <float[2] s = {{1.0, 2.0}}, float[2] b = {{0.5, 0.0}}> "
-         "{ y = GroupNormalization <num_groups = 2> (x, s, b) }"),
-    (21, f"{PICTURE} <float[4] s = {{1.0, 2.0, 3.0, 4.0}}, float[4] b = {{0.5, 0.0, 1.0, 2.0}}> "
-         "{ y = GroupNormalization <num_groups = 2> (x, s, b) }"),
+    (18, f"{PICTURE} {TWO} {{ y = GroupNormalization <num_groups = 2> (x, s, b) }}"),
+    (21, f"{PICTURE} {FOUR} {{ y = GroupNormalization <num_groups = 2> (x, s, b) }}"),
     (23, f"{PICTURE} <float[5] s = {{1.0, 2.0, 3.0, 4.0, 5.0}}> {{ y = RMSNormalization (x, s) }}"),
     (22, f"{PICTURE} {{ y = AveragePool <kernel_shape = [2, 2], dilations = [1, 1]> (x) }}"),
     (24, f'{PICTURE} {{ h = Cast <to = 11, round_mode = "up", saturate = 1> (x)  y = Cast <to = 1> (h) }}'),
-    (21, f"{PICTURE} <int64[3] s = {{4, 6, 5}}> {{ y = Reshape <allowzero = 0> (x, s) }}"),
-    (21, f"{PICTURE} <float s = {{0.5}}, uint8 z = {{128}}> "
-         "{ q = QuantizeLinear <output_dtype = 2> (x, s, z)  y = DequantizeLinear (q, s, z) }"),
+    (21, f"{PICTURE} <int64[4] s = {{2, 2, 6, 5}}> {{ y = Reshape <allowzero = 0> (x, s) }}"),
+    (21, f"{PICTURE} {STEP} {{ q = QuantizeLinear <output_dtype = 2> (x, s, z)  y = DequantizeLinear (q, s, z) }}"),
 ]  # fmt: skip
 
 
@@ -82,8 +85,8 @@ def test_lowered_to_17(opset, text):
 
 def test_axes_become_an_attribute_and_their_constant_goes():
     """No node is left with the input, and no initializer that nothing reads."""
-    found = convert_opset(graph_of("(float[2,3] x) => (float[2] y) <int64[1] at = {1}> "
-                                   "{ y = ReduceMean <keepdims = 0, noop_with_empty_axes = 0> (x, at) }"), 17)  # fmt: skip
+    text = "<int64[1] at = {1}> { y = ReduceMean <keepdims = 0, noop_with_empty_axes = 0> (x, at) }"
+    found = convert_opset(graph_of(f"(float[2,3] x) => (float[2] y) {text}"), 17)
     assert nodes(found) == [("ReduceMean", {"keepdims": 0, "axes": (1,)})]
     assert len(found.graph.node(0).inputs) == 1
     assert not found.graph.initializers
@@ -103,16 +106,16 @@ REFUSED = [
      r"ReduceMean 'm': its axes \('at'\) are computed at run time, and no constant"),
     (18, "(float[n] x) => (float[m] y) { [s] y, z = Split <num_outputs = 2> (x) }",
      "Split 's': the size of its axis 0 is not fixed"),
-    (18, "(float[1,1,4,4] x) => (float[1,1,2,2] y) <float[4] s = {1.0, 1.0, 0.5, 0.5}> "
-         '{ [r] y = Resize <antialias = 1, mode = "linear"> (x, , s) }', "Resize 'r': antialias=1 came with opset 18"),
+    (18, "(float[1,4] x, float[2] s) => (float[1,2] y) { [r] y = Resize <antialias = 1> (x, , s) }",
+     "Resize 'r': antialias=1 came with opset 18"),
     (19, '(float[4] x) => (float[6] y) <int64[2] p = {1, 1}> { y = Pad <mode = "wrap"> (x, p) }',
      "Pad that makes 'y': mode=wrap came with opset 19"),
     (18, "(uint8[4] x) => (uint8[4] y) { y = BitwiseNot (x) }", "BitwiseNot that makes 'y': it came with opset 18"),
     (22, "(bfloat16[1,1,4,4] x, bfloat16[1,1,1,1] w) => (bfloat16[1,1,4,4] y) { y = Conv (x, w) }",
      r"Conv that makes 'y': it does not take tensor\(bfloat16\) for X \('x'\)"),
-    (19, "(float[2] x) => (float8e4m3fn[2] y) { y = Cast <to = 17> (x) }", "does not take tensor.float8e4m3fn. for outp"),
-    (18, "(float[2,2] x, int64[1,1] i, float[1,2] u) => (float[2,2] y) "
-         '{ y = ScatterND <reduction = "max"> (x, i, u) }', "reduction=max came with opset 18"),
+    (19, "(float[2] x) => (float8e4m3fn[2] y) { y = Cast <to = 17> (x) }", "tensor.float8e4m3fn. for outp"),
+    (18, '(float[2] x, int64[1,1] i, float[1] u) => (float[2] y) { y = ScatterND <reduction = "max"> (x, i, u) }',
+     "reduction=max came with opset 18"),
 ]  # fmt: skip
 
 
@@ -130,7 +133,7 @@ def test_what_17_cannot_say_is_refused(opset, text, said):
 def test_every_node_in_the_way_is_named():
     """Up to five are named, the rest is counted."""
     body = " ".join(f"y{n} = BitwiseNot (x)" for n in range(7))
-    with pytest.raises(GraphError, match=r"makes 'y0': .*makes 'y4': it came with opset 18; and 2 more$"):
+    with pytest.raises(GraphError, match=r"makes 'y0': .*makes 'y4': it came with opset 18; and 2 more;"):
         outputs = ", ".join(f"uint8[4] y{n}" for n in range(7))
         convert_opset(graph_of(f"(uint8[4] x) => ({outputs}) {{ {body} }}"), 17)
 
@@ -217,7 +220,7 @@ def test_raised(opset, text, op):
     found = convert_opset(model, 21)
     assert op in {node.op_type for node in found.graph}
     assert (found.opset_imports[""], found.ir_version) == (21, 10)
-    shape = [dim for dim in model.graph.inputs[0].shape]
+    shape = list(model.graph.inputs[0].shape)
     feeds = {"x": RANDOM.standard_normal(shape).astype(np.float32)}
     np.testing.assert_allclose(run(found, feeds)[0], run(model, feeds)[0], rtol=1e-6)
 
@@ -326,10 +329,12 @@ def test_a_sample_of_the_operators_is_right_or_refused(operator_tests, cases, li
 
 @pytest.mark.slow
 @pytest.mark.parametrize("library", ["reference", "onnxruntime"])
-@pytest.mark.parametrize(("lowest", "highest", "target"), [(18, 28, 17), (14, 17, 13), (22, 28, 21), (1, 22, 23)])
-def test_no_operator_is_converted_wrongly(operator_tests, cases, library, lowest, highest, target):
+@pytest.mark.parametrize(
+    ("opsets", "target"), [(range(18, 29), 17), (range(14, 18), 13), (range(22, 29), 21), (range(1, 23), 23)]
+)
+def test_no_operator_is_converted_wrongly(operator_tests, cases, library, opsets, target):
     """Every case of ONNX's own, down and up: right, refused, or not for this library to say."""
-    found = sweep(operator_tests, cases, library, range(lowest, highest + 1), target)
+    found = sweep(operator_tests, cases, library, opsets, target)
     evaluator_means_training = {"test_batchnorm_epsilon", "test_batchnorm_example"}  # by a momentum, before opset 14
     assert set(found["wrong"]) <= (evaluator_means_training if (library, target) == ("reference", 13) else set())
     assert found["right"]

@@ -197,7 +197,8 @@ def _for_each(model: ir.Model, domain: str, change: Callable[[ir.Node], None]) -
 
 def _expand_new(node: ir.Node, version: int, target: int, taken: set[str]) -> None:
     """Replace a node whose operator is not there yet at the target, or means another thing, by ONNX's definition."""
-    schema, wanted = (schema_at(node.op_type, at, node.domain) for at in (version, target))
+    schema = schema_at(node.op_type, version, node.domain, deprecated=True)
+    wanted = schema_at(node.op_type, target, node.domain)
     if schema is None:
         raise CannotConvertError(f"opset {version} has no such operator")
     if wanted is not None:
@@ -214,7 +215,8 @@ def _expand_new(node: ir.Node, version: int, target: int, taken: set[str]) -> No
 
 def _convert(node: ir.Node, version: int, target: int, taken: set[str]) -> None:
     """Convert a node from one opset to another, in place, or replace it."""
-    schema, wanted = (schema_at(node.op_type, at, node.domain) for at in (version, target))
+    schema = schema_at(node.op_type, version, node.domain, deprecated=True)
+    wanted = schema_at(node.op_type, target, node.domain)
     node.version = None
     if schema is None or (wanted is None and target < version):
         raise CannotConvertError(f"opset {target if schema is not None else version} has no such operator")

@@ -18,6 +18,7 @@ __all__ = ["convert_by_library", "expand"]
 
 _SMALL_BYTES = 1024
 _IR_VERSION = 10
+_PLAIN = ("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float32", "float64")
 _OWN_DOMAIN = "definition"
 
 
@@ -96,7 +97,7 @@ def _with_definition(node: ir.Node, version: int) -> onnx.ModelProto:
     from onnx import helper
 
     model = _alone(node, version)
-    schema: Any = schema_at(node.op_type, version, node.domain)
+    schema: Any = schema_at(node.op_type, version, node.domain, deprecated=True)
     kind = definition_kind(schema)
     if kind == "for types":
         types = [b"" if value is None else ir.to_proto(value).type.SerializeToString() for value in node.inputs]
@@ -132,7 +133,12 @@ def _alone(node: ir.Node, version: int) -> onnx.ModelProto:
         if value is None or value.name in inputs or value.name in initializers:
             continue
         constant = constant_value(value)
-        if constant is not None and constant.nbytes <= _SMALL_BYTES and value.dtype is not None and _is_plain(constant):
+        if (
+            constant is not None
+            and constant.nbytes <= _SMALL_BYTES
+            and value.dtype is not None
+            and constant.dtype.name in _PLAIN
+        ):
             initializers[value.name] = numpy_helper.from_array(np.asarray(constant), value.name)
         elif value.type is None:
             raise CannotConvertError(f"the type of its input {value.name!r} is not known")
@@ -141,10 +147,6 @@ def _alone(node: ir.Node, version: int) -> onnx.ModelProto:
     outputs = [ir.to_proto(value) for value in node.outputs if value.name]
     graph = helper.make_graph([ir.to_proto(node)], "alone", list(inputs.values()), outputs, list(initializers.values()))
     return helper.make_model(graph, opset_imports=[helper.make_opsetid(node.domain, version)], ir_version=_IR_VERSION)
-
-
-def _is_plain(array: np.ndarray) -> bool:  # type: ignore[type-arg] # of any dtype
-    return array.dtype.isbuiltin == 1
 
 
 def _put_in_place(node: ir.Node, made: onnx.ModelProto, taken: set[str]) -> list[ir.Node]:

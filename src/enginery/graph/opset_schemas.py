@@ -26,8 +26,8 @@ def _history() -> dict[tuple[str, str], dict[int, onnx.defs.OpSchema]]:
     return found
 
 
-def schema_at(op: str, version: int, domain: str = "") -> onnx.defs.OpSchema | None:
-    """Return what an operator is at an opset; None where it is not there (any more).
+def schema_at(op: str, version: int, domain: str = "", *, deprecated: bool = False) -> onnx.defs.OpSchema | None:
+    """Return what an operator is at an opset; None where it is not there, or deprecated unless that is asked for.
 
     Example:
         >>> schema_at("ReduceMean", 17).since_version, schema_at("Gelu", 17)
@@ -35,7 +35,7 @@ def schema_at(op: str, version: int, domain: str = "") -> onnx.defs.OpSchema | N
     """
     versions = _history().get((domain, op), {})
     since = max((since for since in versions if since <= version), default=None)
-    return None if since is None or versions[since].deprecated else versions[since]
+    return None if since is None or (versions[since].deprecated and not deprecated) else versions[since]
 
 
 def steps_down(op: str, newest: int, oldest: int, domain: str = "") -> list[tuple[Any, Any]]:
