@@ -82,15 +82,15 @@ def test_a_layer_below_fp32_is_an_error():
     """Layers that were compiled lower than asked fail the build, unless the graph itself is of that type."""
     plain, half = model(CONV), model("m (float[n] x) => (float[n] y) { h = Cast <to = 10> (x)  y = Cast <to = 1> (h) }")
     with pytest.raises(PrecisionError, match="fp32 was asked for, and OpenVINO compiled layers lower: 3 in bf16"):
-        openvino_layers.precision_notes("fp32", {"bf16": 3, "fp32": 1}, plain)
-    assert openvino_layers.precision_notes("fp32", {"fp16": 3}, half) == []
+        openvino_layers.precision_notes("fp32", {"bf16": 3, "fp32": 1}, openvino_layers.element_types(plain))
+    assert openvino_layers.precision_notes("fp32", {"fp16": 3}, openvino_layers.element_types(half)) == []
     with pytest.raises(PrecisionError, match="1 in bf16"):
-        openvino_layers.precision_notes("fp32", {"fp16": 3, "bf16": 1}, half)
+        openvino_layers.precision_notes("fp32", {"fp16": 3, "bf16": 1}, openvino_layers.element_types(half))
 
 
 def test_a_precision_that_is_not_chosen_is_a_loud_note():
     """An engine of a lower precision without a layer in it says so."""
-    notes = openvino_layers.precision_notes("bf16", {"fp32": 7}, model(CONV))
+    notes = openvino_layers.precision_notes("bf16", {"fp32": 7}, openvino_layers.element_types(model(CONV)))
     assert notes == ["bf16 was asked for, but OpenVINO chose it for no layer (layers: 7 in fp32)"]
 
 
