@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -75,22 +76,28 @@ def make_dynamic(
             current = _named(renamed, group)
             notes.append(f"{group.name!r} was dynamic already" + _before(group))
             continue
-        first = _Change(renamed, group, dict(shapes or {}))
-        try:
-            found = _proved(first, evaluate, examples)
-        except GraphError:
-            if not first.had_choice:
-                raise
-            other = _Change(renamed, group, dict(shapes or {}), keep_in_place=False)
-            try:
-                found = _proved(other, evaluate, examples)
-            except GraphError:
-                found = None
-            if found is None:
-                raise
-        current = found[0]
-        notes += found[1]
+        current, said = _changed(renamed, group, dict(shapes or {}), evaluate, examples)
+        notes += said
     return current, tuple(notes)
+
+
+def _changed(
+    model: ir.Model,
+    group: DynamicAxes,
+    shapes: Mapping[str, Shape],
+    evaluate: Evaluate | None,
+    examples: Mapping[str, Array] | None,
+) -> tuple[ir.Model, list[str]]:
+    """Make one name's axes dynamic; where a Reshape can be read in two ways, the second is tried after the first."""
+    first = _Change(model, group, shapes)
+    try:
+        return _proved(first, evaluate, examples)
+    except GraphError:
+        if not first.had_choice:
+            raise
+        with contextlib.suppress(GraphError):  # the first reading is the likelier one, so its reasons are shown
+            return _proved(_Change(model, group, shapes, keep_in_place=False), evaluate, examples)
+        raise
 
 
 def _proved(

@@ -152,11 +152,42 @@ class Editor:
                 shown = list(fact.shapes[0] or ())
                 raise Blocked(f"its constant input {value.name!r} {shown} holds different values along axis {axis}")
             return self.constant(node, array.take([0], axis), "one_of_all")
-        if not self._repeats(value, axis):
+        found = self._one_of_all(node, value, axis)
+        if found is None:
             raise Blocked(f"its input {value.name!r} has axis {axis} fixed at {fact.dim(axis)[0]}")
-        return self.insert(
-            node, "Gather", [value, self.constant(node, np.array([0]), "first")], "one_of_all", axis=axis
-        )
+        return found
+
+    def _one_of_all(self, node: ir.Node, value: ir.Value, axis: int) -> ir.Value | None:
+        """Return one slice of what repeats it, or looks up what repeats; None where nothing says so."""
+        if self._repeats(value, axis):
+            return self.pick(node, value, 0, axis)
+        found = self._looked_up(value, axis)
+        if found is None:
+            return None
+        producer, indices, inner = found
+        array = self._array(indices)
+        if array is not None and np.array_equal(array, np.broadcast_to(array.take([0], inner), array.shape)):
+            return self._again(node, producer, 1, self.constant(node, array.take([0], inner), "one_of_all"))
+        return self._again(node, producer, 1, self._one_of_all(node, indices, inner))
+
+    def pick(self, node: ir.Node, value: ir.Value, place: int, axis: int) -> ir.Value:
+        """Take one slice of a value along an axis, which stays."""
+        return self.insert(node, "Gather", [value, self.constant(node, np.array([place]), "place")], "slice", axis=axis)
+
+    def _looked_up(self, value: ir.Value, axis: int) -> tuple[ir.Node, ir.Value, int] | None:
+        """Return the Gather that a value comes from, its indices, and which axis of these the value's axis is."""
+        producer = value.producer()
+        if producer is None or not is_op(producer, "Gather") or producer.attributes.get_int("axis", 0) < 0:
+            return None
+        indices, inner = _input(producer, 1), axis - producer.attributes.get_int("axis", 0)
+        return (producer, indices, inner) if 0 <= inner < len(self.facts.of(indices).shapes[0] or ()) else None
+
+    def counted(self, node: ir.Node) -> ir.Value:
+        """Return the numbers from 0 to below the new size."""
+        zero, step = (self.constant(node, np.array(number, np.int64), "number") for number in (0, 1))
+        scalar = self.constant(node, np.array([], np.int64), "scalar")
+        limit = self.insert(node, "Reshape", [self.size(node), scalar], "limit")
+        return self.insert(node, "Range", [zero, limit, step], "counted")
 
     def _array(self, value: ir.Value) -> Array | None:
         """Return what a value always is, whatever the probes are."""
@@ -189,12 +220,8 @@ class Editor:
             return None
         if is_op(producer, "Cast", "Identity"):
             return self._again(node, producer, 0, self._count_on(node, _input(producer, 0), axis))
-        first = producer.attributes.get_int("axis", 0)
-        if is_op(producer, "Gather") and first >= 0:
-            indices = _input(producer, 1)
-            inner = axis - first
-            if 0 <= inner < len(self.facts.of(indices).shapes[0] or ()):
-                return self._again(node, producer, 1, self._count_on(node, indices, inner))
+        if found := self._looked_up(value, axis):
+            return self._again(node, producer, 1, self._count_on(node, found[1], found[2]))
         return None
 
     def _again(self, node: ir.Node, producer: ir.Node, index: int, value: ir.Value | None) -> ir.Value | None:
@@ -212,10 +239,7 @@ class Editor:
         flat = array.reshape(-1)
         if not np.array_equal(flat, np.arange(size, dtype=array.dtype) + flat[0]):
             return None
-        zero, step = (self.constant(node, np.array(number, np.int64), "number") for number in (0, 1))
-        scalar = self.constant(node, np.array([], np.int64), "scalar")
-        limit = self.insert(node, "Reshape", [self.size(node), scalar], "limit")
-        counted = self.insert(node, "Range", [zero, limit, step], "counted")
+        counted = self.counted(node)
         if flat[0]:
             counted = self.insert(
                 node, "Add", [counted, self.constant(node, flat[:1].astype(np.int64), "start")], "sum"

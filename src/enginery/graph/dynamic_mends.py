@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from enginery.graph.dynamic_edit import Blocked, Editor
-from enginery.graph.dynamic_facts import PROBES
+from enginery.graph.dynamic_facts import PROBES, Array
 from enginery.graph.dynamic_reshape import mend_reshape
 from enginery.graph.passes.base import constant_value
 
@@ -229,6 +229,50 @@ def _squeeze(node: ir.Node, edit: Editor) -> str:
     return ""
 
 
+def _gather_nd(node: ir.Node, edit: Editor) -> str:
+    """Indices that count the places along the axis count to its new size."""
+    if node.attributes.get_int("batch_dims", 0):
+        return ""
+    data, done = edit.facts.of(_input(node, 0)), []
+    for part in range(edit.facts.of(_input(node, 1)).dim(-1)[0] or 0):
+        indices = _input(node, 1)
+        known = edit.facts.of(indices)
+        array, dim = known.data[0], data.dim(part)
+        if array is None or not _varies(dim) or edit.ratio(dim) != 1:
+            continue
+        axis = _counting_axis(array[..., part], edit.sizes[0])
+        if axis is not None and not _varies(known.dim(axis)):
+            node.replace_input_with(1, _recounted(node, edit, indices, part, axis))
+            done.append(f"index {part} counts on along axis {axis}")
+    return ", ".join(done)
+
+
+def _counting_axis(array: Array, size: int) -> int | None:
+    """Return the axis along which an array counts from 0, and along no other; the first one for a single 0."""
+    for axis in range(array.ndim):
+        counted = np.arange(size).reshape([-1 if a == axis else 1 for a in range(array.ndim)])
+        if array.shape[axis] == size and np.array_equal(array, np.broadcast_to(counted, array.shape)):
+            return axis
+    return None
+
+
+def _recounted(node: ir.Node, edit: Editor, indices: ir.Value, part: int, axis: int) -> ir.Value:
+    """Write indices anew, one part of which counts along an axis to its new size; the others repeat there."""
+    rank = _rank(edit, indices)
+    one = edit.constant(node, np.array([1]), "one")
+    sizes = [_size_of(node, edit, indices, a, "old_size") for a in range(rank - 1)]
+    shape = edit.insert(node, "Concat", [*sizes[:axis], edit.size(node), *sizes[axis + 1 :], one], "sizes", axis=0)
+    parts = []
+    for place in range(edit.facts.of(indices).dim(-1)[0] or 0):
+        if place == part:
+            form = edit.constant(node, np.array([-1 if a == axis else 1 for a in range(rank)]), "shape")
+            found = edit.insert(node, "Reshape", [edit.counted(node), form], "counted_on")
+        else:
+            found = edit.pick(node, edit.pick(node, indices, place, rank - 1), 0, axis)
+        parts.append(edit.insert(node, "Expand", [found, shape], "part"))
+    return edit.insert(node, "Concat", parts, "indices", axis=rank - 1)
+
+
 def _varies(dim: Sequence[int | None]) -> bool:
     """Say whether a dimension follows the axis that is made dynamic."""
     own = dim[:PROBES]
@@ -258,6 +302,7 @@ MENDS: dict[str, Mend] = {
     **dict.fromkeys(("GatherElements", "ScatterElements", "Scatter"), _along),
     "MatMul": _matmul,
     "Gemm": _gemm,
+    "GatherND": _gather_nd,
     "Concat": _concat,
     "Reshape": mend_reshape,
     "Expand": _expand,

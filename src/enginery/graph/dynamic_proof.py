@@ -273,8 +273,16 @@ class _Runs:
         total = 0
         for node in self.proof.changed.graph:
             for value in node.outputs:
-                shape = self.proof.facts.of(value).shapes[1]
-                if value.name in both and value.name and value.type is not None and shape and None not in shape:
+                fact = self.proof.facts.of(value)
+                shape = fact.shapes[1]
+                if (
+                    value.name in both
+                    and value.name
+                    and fact.data[0] is None
+                    and value.type is not None
+                    and shape
+                    and None not in shape
+                ):
                     names.append(value.name)
                     total += 4 * int(np.prod([dim or 1 for dim in shape]))
                 if total > _AT_ONCE_BYTES:
