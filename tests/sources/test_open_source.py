@@ -113,25 +113,11 @@ def test_a_missing_file_suggests_its_neighbours(path):
         open_source(path.parent / "nowhere" / "model.onnx")
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [("m.pt", "PyTorch"), ("m.pth", "PyTorch"), ("m.h5", "Keras"), ("m.keras", "Keras")]
-)
-def test_formats_to_come_say_so(tmp_path, name, kind):
-    """Frameworks' own files are recognised, and the way round them is named."""
-    (tmp_path / name).write_bytes(b"x")
-    with pytest.raises(
-        SourceError, match=f"is a {kind} file, which is not yet supported; export it to ONNX, or give file.py"
-    ):
-        open_source(tmp_path / name)
-
-
 def test_folders_are_told_apart(tmp_path):
-    """A SavedModel, an engine and any other folder each get their own words."""
-    for name, inside in (("saved", "saved_model.pb"), ("built", "engine.json"), ("other", "readme")):
+    """An engine and any other folder each get their own words."""
+    for name, inside in (("built", "engine.json"), ("other", "readme")):
         (tmp_path / name).mkdir()
         (tmp_path / name / inside).write_text("{}")
-    with pytest.raises(SourceError, match="is a TensorFlow SavedModel, which is not yet supported"):
-        open_source(tmp_path / "saved")
     with pytest.raises(SourceError, match="is an engine, not a trained model; give what it was built from"):
         open_source(tmp_path / "built")
     with pytest.raises(SourceError, match="is no trained model that Enginery knows; give an ONNX file"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,6 +14,7 @@ import numpy as np
 
 from enginery.benchmark.base import Timer
 from enginery.errors import (
+    EngineryError,
     ExporterCrashError,
     ExportError,
     InputNameError,
@@ -32,15 +34,14 @@ from enginery.sources.tensorflow_graph import check_operators, name_nodes, name_
 from enginery.sources.tensorflow_plan import Input, make_plan
 from enginery.sources.tensorflow_process import FrameworkProcess
 from enginery.spec import Shape, SourceSpec
-from enginery.streams import quiet
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = ["Place", "TensorflowSource"]
 
+_CHATTER = re.compile(r"WARNING: All log messages before|[IWE]\d{4} [\d:. ]+")
 _CRASHES = (WorkerCrashError, WorkerMemoryError, WorkerTimeoutError)
-_QUIET = ("onnx_ir",)
 
 
 @dataclass(frozen=True)
@@ -179,9 +180,10 @@ class TensorflowSource:
             try:
                 graph, peak_bytes = self._convert(route, plan)
                 self._finish(graph, plan, evaluate)
-            except Exception as error:  # noqa: BLE001 - exporters raise anything; each reason is kept and shown
-                crashes += isinstance(error, _CRASHES)
-                reason = f"its process failed: {error}" if isinstance(error, _CRASHES) else explain(error)
+            except EngineryError as error:  # what the framework raises comes as one of ours from its process
+                crashed = isinstance(error, _CRASHES)
+                crashes += crashed
+                reason = f"its process failed: {_without_chatter(error)}" if crashed else explain(error)
                 attempts.append(f"{exporter}: {reason}")
                 continue
             seconds = time.perf_counter() - begin
@@ -250,7 +252,7 @@ class TensorflowSource:
 
     def _finish(self, graph: ir.Model, plan: ExportPlan, evaluate: Evaluate | None) -> None:
         """Put names and sizes in order, and check the graph at two shapes of every open axis."""
-        import onnx
+        from onnx import checker
 
         found = graph.opset_imports.get("")
         if found != plan.opset:
@@ -265,8 +267,10 @@ class TensorflowSource:
         name_nodes(graph, self._described.layers)
         graph.graph.name = plan.title
         note_layouts(graph)
-        with quiet(*_QUIET):
-            onnx.checker.check_model(skeleton(graph))
+        try:
+            checker.check_model(skeleton(graph))
+        except checker.ValidationError as error:
+            raise ExportError(f"it wrote a graph that is no ONNX: {explain(error)}") from error
         if not plan.checks:
             plan.checks.extend((feeds, self.run(feeds)) for feeds in plan.checked_feeds())
         for feeds, expected in plan.checks:
@@ -288,3 +292,8 @@ class TensorflowSource:
             nodes=sum(1 for _ in graph.graph),
             notes=tuple(plan.notes),
         )
+
+
+def _without_chatter(error: EngineryError) -> str:
+    """Leave out of a crash's log what TensorFlow says at every start."""
+    return "\n    ".join(line for line in error.message.splitlines() if not _CHATTER.match(line))
