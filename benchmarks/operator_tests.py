@@ -5,7 +5,9 @@
 Each case is a model of one operator with inputs and expected outputs. It runs twice: on the library alone, which reads
 the file as it is, and through Enginery, which brings the graph to the opset and IR version that the backend reads, and
 then through `build`, `load`, `open` and `run`. One that passes alone and not through Enginery is *lost*, a defect of
-Enginery; one that passes only through Enginery is *gained*; every other failure is the library's, listed by its cause.
+Enginery. One that only the library takes, because its opset is above what the library is known to read and nothing
+older says the same, is *refused*: that the library guesses right proves nothing. One that passes only through Enginery
+is *gained*. Every other failure is the library's, and is listed by its cause.
 
 Cases run in chunks, each in a process of its own, so a library that crashes takes one case with it: the chunk goes on
 behind the case that was running. Comparison is as in ONNX's backend test runner, with each case's own tolerances.
@@ -49,6 +51,7 @@ if TYPE_CHECKING:
 
 Outputs = list[Any]
 CRASHED = "the process died"
+REFUSED = "opset newer than the library, and not convertible"
 CHUNK = 300
 CASE_LIMIT_S = 120
 
@@ -239,6 +242,7 @@ def cause(error: Exception) -> str:
 
 
 CAUSES = (
+    (r"cannot be brought from opset", REFUSED),
     (r"is under development and support for this is limited", "opset newer than the library"),
     (r"Unsupported model IR version", "IR version newer than the library"),
     (r"Could not find an implementation|NOT_IMPLEMENTED", "no kernel for the operator in this type"),
@@ -313,7 +317,8 @@ def summarise(backend: str, names: Sequence[str], found: dict[tuple[str, str], s
     for name in names:
         if found[name, "direct"]:
             causes[found[name, "direct"]].append(name)
-    lost = [name for name in names if not found[name, "direct"] and found[name, "enginery"]]
+    refused = [name for name in names if not found[name, "direct"] and found[name, "enginery"] == REFUSED]
+    lost = [name for name in names if not found[name, "direct"] and found[name, "enginery"] not in ("", REFUSED)]
     gained = [name for name in names if found[name, "direct"] and not found[name, "enginery"]]
     return {
         "version": optional.version("onnx" if backend == "reference" else backend),
@@ -321,6 +326,7 @@ def summarise(backend: str, names: Sequence[str], found: dict[tuple[str, str], s
         "direct": sum(not found[name, "direct"] for name in names),
         "enginery": sum(not found[name, "enginery"] for name in names),
         "lost": {name: found[name, "enginery"] for name in lost},
+        "refused": refused,
         "gained": gained,
         "seconds": round(seconds),
         "causes": {cause: sorted(causes[cause]) for cause in sorted(causes, key=lambda cause: -len(causes[cause]))},
@@ -330,7 +336,8 @@ def summarise(backend: str, names: Sequence[str], found: dict[tuple[str, str], s
 def show(backend: str, result: dict[str, Any]) -> None:
     """Print one backend's result."""
     print(f"{backend} {result['version']}: {result['cases']} cases, {result['direct']} pass directly, "
-          f"{result['enginery']} through Enginery, {len(result['lost'])} lost, {len(result['gained'])} gained, "
+          f"{result['enginery']} through Enginery, {len(result['lost'])} lost, {len(result['refused'])} refused, "
+          f"{len(result['gained'])} gained, "
           f"{result['seconds']} s")  # fmt: skip
     for reason, count in Counter({reason: len(names) for reason, names in result["causes"].items()}).most_common():
         print(f"  {count:5d}  {reason}")

@@ -128,6 +128,8 @@ def _lower_resize_axes(node: ir.Node) -> None:
         _set_input(node, 2, full, "scales")
         return
     sizes = _ints(node, 3, "sizes")
+    if sizes is None:
+        raise CannotConvertError("it has neither scales nor sizes")
     others = [axis for axis in range(rank) if axis not in axes]
     full_sizes = np.zeros(rank, np.int64)
     full_sizes[axes] = sizes
