@@ -120,6 +120,33 @@ def test_a_program_in_memory_takes_the_names_asked_for(program):
     assert_agree(source, old.graph, source.example_feeds())
 
 
+def test_sizes_that_follow_from_one_another():
+    """A program whose sizes are formulas of one another keeps them, and the note says what was not varied."""
+
+    class Halves(nn.Module):
+        def forward(self, x, y):
+            return x.reshape(x.shape[0], 2, -1).sum(1) + y
+
+    batch, half = torch.export.Dim("batch"), torch.export.Dim("half")
+    made = torch.export.export(
+        Halves(), (torch.randn(2, 8), torch.randn(2, 4)), dynamic_shapes=({0: batch, 1: 2 * half}, {0: batch, 1: half})
+    )
+    source = open_source(made)
+    exported = source.export(shapes={})
+    assert [str(value.shape) for value in exported.graph.graph.inputs] == ["[batch,2*dim1]", "[batch,dim1]"]
+    assert exported.record.notes == ("sizes follow from dim1, which was checked at one value only",)
+    rng = np.random.default_rng(0)
+    assert_agree(source, exported.graph, {"x": rng.random((3, 6), np.float32), "y": rng.random((3, 3), np.float32)})
+
+
+def test_a_program_in_half_precision_stays_so():
+    """What a program computes in is part of it, and a note says so."""
+    made = torch.export.export(nn.Linear(4, 3).half(), (torch.randn(2, 4).half(),))
+    exported = open_source(made).export(shapes={})
+    assert exported.graph.graph.inputs[0].dtype == ir.DataType.FLOAT16
+    assert exported.record.notes == ("the program's float16 parameters stay so in the graph",)
+
+
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [

@@ -68,7 +68,9 @@ class CalledByName:
         self._torch = torch
         self._label = label
         self.scripted = isinstance(module, torch.jit.ScriptModule)
-        self.half = self._half_dtypes(module) if convert_half else ()
+        half = self._half_dtypes(module)
+        self.half = half if convert_half else ()
+        self.kept_half = () if convert_half else half
         self._module = self._in_full_precision(module) if self.half else module
         self._call: tuple[tuple[Any, ...], dict[str, Any]] | None = None
         self.example: dict[str, Array] = {}

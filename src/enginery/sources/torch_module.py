@@ -39,6 +39,8 @@ OPTIONS = frozenset({"weights"})
 _DEFAULT_OPSET = 20
 _MADE_BY = ("torch", "onnxscript", "onnx-ir")
 _WHY = "to take a PyTorch model"
+_FIXED_IN_CODE = "a size is fixed in that line: take it from the input's shape there, or ask for one shape"
+_FIXED_IN_PROGRAM = "ask for sizes that the program takes, or export it again with other dynamic_shapes"
 
 
 def recognises(thing: Any) -> bool:
@@ -219,6 +221,8 @@ class TorchModule:
             shapes, axes, symbols = self._program.resolve(shapes, sizes, self.label)
         feeds = {name: resize(array, tracing_sizes(shapes.get(name), array.shape)) for name, array in example.items()}
         plan = ExportPlan(feeds, (), axes, shapes, opset, self._title, notes=list(self._opening_notes()))
+        if self._program and (tied := [name for symbol, name in symbols.items() if symbol in self._program.tied]):
+            plan.notes.append(f"sizes follow from {', '.join(tied)}, which was checked at one value only")
         plan.checks.extend(self._checked(plan))
         plan.outputs = tuple(plan.checks[0][1])
         check_batch(plan, self.label)
@@ -234,6 +238,8 @@ class TorchModule:
         yield from self._notes
         if self._called.half:
             yield f"the module's {' and '.join(self._called.half)} parameters were taken as float32"
+        if self._called.kept_half:
+            yield f"the program's {' and '.join(self._called.kept_half)} parameters stay so in the graph"
         if self._was_training:
             yield "the module was in training mode; it was exported in evaluation mode"
 
@@ -260,7 +266,7 @@ class TorchModule:
             self.run(example)  # where this fails too, it is not the size
             raise ExportError(
                 f"at {at}, which is within the shapes asked for, {error.message}",
-                mend="a size is fixed in that line: take it from the input's shape there, or ask for one shape",
+                mend=_FIXED_IN_PROGRAM if self._program is not None else _FIXED_IN_CODE,
             ) from error
 
     def _failed(self, attempts: Sequence[str], failures: Sequence[Exception]) -> SourceError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import ModuleType
@@ -37,7 +38,11 @@ class Program:
         self._sizes: list[list[Any]] = [
             list(node.meta["val"].shape) for node in nodes if isinstance(node.meta.get("val"), torch.Tensor)
         ]
-        self._ranges = {str(symbol): _range(values) for symbol, values in program.range_constraints.items()}
+        self._ranges = {
+            str(symbol): _range(values)
+            for symbol, values in program.range_constraints.items()
+            if str(symbol).isidentifier()  # a formula such as 2*s27 has a range too
+        }
 
     @property
     def signature(self) -> inspect.Signature:
@@ -48,6 +53,12 @@ class Program:
             for place in range(len(names))
         ]
         return inspect.Signature([inspect.Parameter(name, kind) for name, kind in zip(names, kinds, strict=True)])
+
+    @property
+    def tied(self) -> set[str]:
+        """The symbols from which other sizes follow, as in ``2*s27``: they cannot be tried one by one."""
+        texts = [str(size) for sizes in self._sizes for size in sizes if not isinstance(size, int)]
+        return {symbol for text in texts if text not in self._ranges for symbol in re.findall(r"\w+", text)}
 
     def example_inputs(self) -> dict[str, Any] | None:
         """Return the inputs that it was exported with, by name; None where it was saved without."""
@@ -96,16 +107,15 @@ class Program:
             )
             for name, sizes in own.items()
         }
+        free = set(names) - self.tied
         axes = {
             name: {
                 axis: names[str(size)]
                 for axis, size in enumerate(sizes)
-                if not isinstance(size, int) and str(size) in names and dims[str(size)].dynamic
+                if not isinstance(size, int) and str(size) in free and dims[str(size)].dynamic
             }
             for name, sizes in own.items()
         }
-        if self._formulas(own):
-            axes = {}  # sizes that follow from others cannot be tried one by one
         return profiles, {name: found for name, found in axes.items() if found}, names
 
     def _check(self, shapes: Mapping[str, Shape], own: Mapping[str, Sequence[Any]], label: str) -> None:
@@ -131,11 +141,6 @@ class Program:
         """Return sizes to try on an axis that nobody spoke of."""
         low, high = self._ranges[symbol]
         return Dim(min(max(low, 1), now), now, max(now, min(high, 2 * now)))
-
-    def _formulas(self, own: Mapping[str, Sequence[Any]]) -> bool:
-        return any(
-            not isinstance(size, int) and str(size) not in self._ranges for sizes in own.values() for size in sizes
-        )
 
 
 def _name_symbol(names: dict[str, str], symbol: str, given: str | None, axis: int) -> None:
