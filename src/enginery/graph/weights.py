@@ -134,17 +134,29 @@ def write_inline(model: ir.Model, file: BinaryIO, limit_bytes: int) -> None:
     names = [initializer.name for initializer in initializers]
     del proto.graph.initializer[:]
     graph = proto.graph.SerializeToString()
-    proto.ClearField("graph")
-    rest = proto.SerializeToString()
+    before, after = _around_graph(proto)
     length = len(graph) + sum(len(_INITIALIZER) + len(_varint(size)) + size for size in sizes)
-    total = len(rest) + len(_GRAPH) + len(_varint(length)) + length
+    total = len(before) + len(after) + len(_GRAPH) + len(_varint(length)) + length
     if total > limit_bytes:
         raise GraphError(f"the model has {total} bytes, and a protobuf cannot be above 2 GiB", mend=_TOO_LARGE)
-    file.write(rest + _GRAPH + _varint(length) + graph)
+    file.write(before + _GRAPH + _varint(length) + graph)
     for name, head, size in zip(names, heads, sizes, strict=True):
         file.write(_INITIALIZER + _varint(size) + head)
         if name in tensors:
             _write(tensors[name], file)
+    file.write(after)
+
+
+def _around_graph(proto: onnx.ModelProto) -> tuple[bytes, bytes]:
+    """Serialise what comes before the graph and after it: OpenVINO knows an ONNX file by the order of its fields."""
+    number = proto.DESCRIPTOR.fields_by_name["graph"].number
+    proto.ClearField("graph")
+    before, after = type(proto)(), type(proto)()
+    before.CopyFrom(proto)
+    after.CopyFrom(proto)
+    for field in proto.DESCRIPTOR.fields:
+        (after if field.number < number else before).ClearField(field.name)
+    return before.SerializeToString(), after.SerializeToString()
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
