@@ -20,6 +20,7 @@ from enginery.errors import (
 )
 from enginery.graph.base import tensor_infos
 from enginery.graph.outline import module_path
+from enginery.reports.graph_report import tensors_table
 from enginery.sources import open_source
 from enginery.sources.base import Source
 from enginery.sources.keras_model import recognises
@@ -69,6 +70,7 @@ def test_names_layout_and_open_axes_are_kept(exported):
     (image,) = tensor_infos(graph.inputs)
     assert (image.name, image.dtype, image.shape) == ("image", "float32", ("batch", 12, 12, 3))
     assert image.layout == "NHWC"
+    assert "batchx12x12x3 (NHWC)" in tensors_table([image], [])
     assert [(info.name, info.shape) for info in tensor_infos(graph.outputs)] == [
         ("scores", ("batch", 4)),
         ("box", ("batch", 2)),

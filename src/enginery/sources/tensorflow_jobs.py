@@ -5,7 +5,6 @@ TensorFlow's memory, log and crashes stay here. The loaded model lives in the wo
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -31,7 +30,7 @@ _VARIABLES = {
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     "TF2ONNX_CATCH_ERRORS": "false",  # else it copies all weights before each of its optimisations, to go back to
 }
-_MADE_BY = ("tensorflow", "keras", "tf2onnx", "onnx")
+_MADE_BY = ("tensorflow", "keras", "tf2onnx")
 
 
 def describe(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -54,12 +53,7 @@ def convert(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, An
     if arguments["route"] not in ROUTES:
         raise UnknownNameError.from_choices("route", arguments["route"], ROUTES)
     request = Request(arguments["shapes"], arguments["opset"], Path(arguments["output"]))
-    model = _model(state, arguments)
-    # Each step of tf2onnx drops a graph with all weights, in cycles: with what was loaded before out of its sight, the
-    # collector comes by often enough.
-    gc.collect()
-    gc.freeze()
-    inputs, outputs = ROUTES[arguments["route"]].convert(model, request)
+    inputs, outputs = ROUTES[arguments["route"]].convert(_model(state, arguments), request)
     return {"inputs": inputs, "outputs": outputs, "peak_memory_bytes": peak_memory_bytes()}
 
 
