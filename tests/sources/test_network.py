@@ -363,12 +363,17 @@ def test_weights_of_files_and_models(kind, arrays, tmp_path):
     assert "none" not in weights
 
 
-def test_weights_of_a_module():
-    """A module's state is taken by its names; counters that no layer reads are not missed."""
+def test_weights_of_a_module(tmp_path):
+    """A module's state is taken by its names, from a file too; counters that no layer reads are not missed."""
     torch = pytest.importorskip("torch")
     weights = open_weights(torch.nn.BatchNorm1d(3))
     assert weights["running_var"].tolist() == [1, 1, 1]
     assert set(weights.unread()) == {"weight", "bias", "running_mean"}
+    torch.save({"model": torch.nn.Linear(2, 1).state_dict()}, tmp_path / "linear.pt")
+    assert {name: array.shape for name, array in open_weights(tmp_path / "linear.pt").items()} == {
+        "weight": (1, 2),
+        "bias": (1,),
+    }
     with pytest.raises(SourceError, match=r"weight 'w' is no array: .*; convert it first"):
         open_weights({"w": torch.zeros(1, dtype=torch.bfloat16)})
 

@@ -108,7 +108,8 @@ def open_weights(thing: Any) -> NamedWeights:
 
     Args:
         thing: a dictionary of arrays or tensors; a model with a ``state_dict()``; an ONNX model, whose initializers
-            are meant; or the path of an ``.onnx``, ``.npz`` or ``.safetensors`` file. None for no weights.
+            are meant; or the path of an ``.onnx``, ``.npz``, ``.safetensors`` or ``.pt`` (a state dict) file. None for
+            no weights.
 
     Raises:
         SourceNotFoundError: there is no such file; the nearest is suggested.
@@ -163,8 +164,12 @@ def _maps(path: Path) -> bool:
 
 
 def _in_memory(arrays: Mapping[str, Any], where: str) -> NamedWeights:
+    return NamedWeights(_array_loaders(arrays), where)
+
+
+def _array_loaders(arrays: Mapping[str, Any]) -> dict[str, Loader]:
     found = {str(name): _as_array(str(name), value) for name, value in arrays.items()}
-    return NamedWeights({name: functools.partial(_same, array) for name, array in found.items()}, where)
+    return {name: functools.partial(_same, array) for name, array in found.items()}
 
 
 def _same(array: Array) -> Array:
@@ -236,6 +241,13 @@ def _open_safetensors(path: Path) -> dict[str, Loader]:
         raise CorruptModelError(f"{path} is no whole .safetensors file: {error}", mend="copy it again") from error
 
 
+def _open_pickle(path: Path) -> dict[str, Loader]:
+    """Read a state dict of PyTorch's, all at once: such a file cannot be mapped."""
+    from enginery.sources.torch_weights import read_state
+
+    return _array_loaders(read_state(path))
+
+
 def _tensor_loader(path: Path, name: str, entry: Mapping[str, Any], begin: int, size: int) -> Loader:
     first, last = entry["data_offsets"]
     dtype, shape = numpy_dtype(_SAFETENSORS_TYPES[entry["dtype"]]), tuple(entry["shape"])
@@ -256,4 +268,6 @@ _READERS: dict[str, Callable[[Path], dict[str, Loader]]] = {
     ".onnx": _open_onnx,
     ".npz": _open_npz,
     ".safetensors": _open_safetensors,
+    ".pt": _open_pickle,
+    ".pth": _open_pickle,
 }

@@ -74,7 +74,7 @@ def network(
             rule, it must stand at the top level of a file.
         backend: name of the backend whose API it uses.
         weights: a dictionary of arrays, a model with a ``state_dict()``, or the path of an ``.onnx`` (its
-            initializers), ``.npz`` or ``.safetensors`` file; those of files are mapped, and belong to the file.
+            initializers), ``.npz``, ``.safetensors`` or ``.pt`` (a state dict) file, mapped where the format allows.
             A relative path is looked for in the current folder.
         reference: any source (an ONNX file, a module, ...) that computes the same; its inputs and outputs have the
             network's names. `optimize` needs one.

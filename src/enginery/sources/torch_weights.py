@@ -14,7 +14,7 @@ from enginery.optional import require
 from enginery.sources import nearest_files
 from enginery.sources.torch_files import load_pickle
 
-__all__ = ["load_weights"]
+__all__ = ["load_weights", "read_state"]
 
 _HOLDERS = ("state_dict", "model_state_dict", "model_state", "model", "module", "net", "weights", "params")
 _WRAPPERS = {"module.": "DataParallel", "_orig_mod.": "torch.compile", "model.": "an outer module"}
@@ -46,6 +46,18 @@ def load_weights(torch: ModuleType, module: Any, path: Path, label: str) -> list
     _check_fit(torch, weights, module.state_dict(), path, label)
     module.load_state_dict(weights, strict=True)
     return notes
+
+
+def read_state(path: Path) -> dict[str, Any]:
+    """Read the state dict that ``torch.save`` wrote to a file: tensors by name.
+
+    Raises:
+        MissingExtraError: PyTorch is not installed.
+        UnsafeModelError: loading it would run code.
+        SourceError: it holds no state dict.
+    """
+    torch = require("torch", extra="torch", why=f"to read {path}")
+    return _unwrapped(torch, _read(torch, path), path, [])
 
 
 def _read(torch: ModuleType, path: Path) -> Any:
