@@ -30,6 +30,7 @@ _VARIABLES = {
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     "TF2ONNX_CATCH_ERRORS": "false",  # else it copies all weights before each of its optimisations, to go back to
 }
+_COPIED_BYTES = 2**28  # weights up to this size may be copied, so that an optimisation that fails is left out
 _MADE_BY = ("tensorflow", "keras", "tf2onnx")
 
 
@@ -53,7 +54,10 @@ def convert(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, An
     if arguments["route"] not in ROUTES:
         raise UnknownNameError.from_choices("route", arguments["route"], ROUTES)
     request = Request(arguments["shapes"], arguments["opset"], Path(arguments["output"]))
-    inputs, outputs = ROUTES[arguments["route"]].convert(_model(state, arguments), request)
+    model = _model(state, arguments)
+    if model.weight_bytes <= _COPIED_BYTES:
+        os.environ.pop("TF2ONNX_CATCH_ERRORS", None)  # tf2onnx looks whether it is there, whatever it says
+    inputs, outputs = ROUTES[arguments["route"]].convert(model, request)
     return {"inputs": inputs, "outputs": outputs, "peak_memory_bytes": peak_memory_bytes()}
 
 
