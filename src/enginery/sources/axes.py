@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -106,18 +107,21 @@ def other_sizes(dims: Mapping[str, Dim], traced: Mapping[str, int], *, alike: bo
 
     Example:
         >>> other_sizes({"batch": Dim.parse("1..8..32"), "length": Dim.parse("1..8..32")}, {"batch": 8, "length": 8})
-        {'batch': 2, 'length': 3}
+        {'batch': 3, 'length': 5}
     """
     sizes: dict[str, int] = {}
     taken: set[tuple[int, int]] = set()
     for name, dim in dims.items():
         low = max(dim.min, 2)
         # From 2 on, any size will do; a larger minimum may be one of a few that the model takes, as the maximum is.
-        near = range(low, min(low + _NEARBY, dim.max + 1)) if dim.min < low else (low,)
-        choices = [size for size in (*near, dim.max, dim.min) if size in dim and size != traced[name]]
-        free = [size for size in choices if alike or (traced[name], size) not in taken]
-        sizes[name] = next(iter((*free, *choices)), traced[name])
-        taken.add((traced[name], sizes[name]))
+        near = list(range(low, min(low + _NEARBY, dim.max + 1)) if dim.min < low else (low,))
+        # No divisor of the first: a reshape to a fixed size then fails in its own line, and not in a later one.
+        first = traced[name]
+        near = [size for size in near if math.gcd(size, first) == 1] + near
+        choices = [size for size in (*near, dim.max, dim.min) if size in dim and size != first]
+        free = [size for size in choices if alike or (first, size) not in taken]
+        sizes[name] = next(iter((*free, *choices)), first)
+        taken.add((first, sizes[name]))
     return sizes
 
 

@@ -39,7 +39,9 @@ OPTIONS = frozenset({"weights"})
 _DEFAULT_OPSET = 20
 _MADE_BY = ("torch", "onnxscript", "onnx-ir")
 _WHY = "to take a PyTorch model"
-_FIXED_IN_CODE = "a size is fixed in that line: take it from the input's shape there, or ask for one shape"
+_FIXED_IN_CODE = (
+    "a size is fixed in that line, or before it: take it from the input's shape there, or ask for one shape"
+)
 _FIXED_IN_PROGRAM = "ask for sizes that the program takes, or export it again with other dynamic_shapes"
 
 
