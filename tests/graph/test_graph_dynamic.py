@@ -115,6 +115,23 @@ def test_what_is_mended(dynamic, text, constants, said):
     assert shapes(model)[0].startswith("[batch,")
 
 
+@pytest.mark.parametrize(
+    ("node", "indices"),
+    [
+        ("f = Reshape(x, s) g = Gather(f, i)", np.arange(4).reshape(1, 4)),
+        ("g = GatherND(x, i)", np.stack(np.broadcast_arrays(np.zeros((1, 1)), np.arange(4)), -1).astype(np.int64)),
+    ],
+    ids=["Gather", "GatherND"],
+)
+def test_indices_of_every_element_count_on(dynamic, node, indices):
+    """Indexing that takes every element of the batch, as attention masks are made, takes every element of a larger."""
+    text = f"(float[1, 4] x) => (float[1, 4] y) <int64[1] s = {{-1}}> {{ {node} y = Exp(g) }}"
+    model, notes = dynamic(text, i=indices)
+    assert "count" in notes[1]
+    assert notes[2].startswith("proved: the original's outputs at its own size, and each row's at 2 and 3")
+    assert shapes(model) == ["[batch,4]"]
+
+
 def test_positions_count_on(dynamic):
     """Positions 0, 1, 2... that are looked up count to the new length."""
     text = "(int64[1, 6] ids) => (float[1, 6, 4] y) { e = Gather(t, ids) p = Gather(t, i) y = Add(e, p) }"

@@ -182,11 +182,11 @@ class Editor:
         indices, inner = _input(producer, 1), axis - producer.attributes.get_int("axis", 0)
         return (producer, indices, inner) if 0 <= inner < len(self.facts.of(indices).shapes[0] or ()) else None
 
-    def counted(self, node: ir.Node) -> ir.Value:
-        """Return the numbers from 0 to below the new size."""
+    def counted(self, node: ir.Node, ratio: Fraction = Fraction(1)) -> ir.Value:
+        """Return the numbers from 0 to below the new size times `ratio`."""
         zero, step = (self.constant(node, np.array(number, np.int64), "number") for number in (0, 1))
         scalar = self.constant(node, np.array([], np.int64), "scalar")
-        limit = self.insert(node, "Reshape", [self.size(node), scalar], "limit")
+        limit = self.insert(node, "Reshape", [self.size(node, ratio), scalar], "limit")
         return self.insert(node, "Range", [zero, limit, step], "counted")
 
     def _array(self, value: ir.Value) -> Array | None:

@@ -229,6 +229,22 @@ def _squeeze(node: ir.Node, edit: Editor) -> str:
     return ""
 
 
+def _gather(node: ir.Node, edit: Editor) -> str:
+    """Indices that count through the whole axis, row after row, count through all of it as it is now."""
+    data, known = edit.facts.of(_input(node, 0)), edit.facts.of(_input(node, 1))
+    array, dim = known.data[0], data.dim(node.attributes.get_int("axis", 0))
+    ratio = edit.ratio(dim)
+    if array is None or known.moves or ratio is None or not _varies(dim) or array.size != dim[0] or not array.ndim:
+        return ""
+    place = next((axis for axis, size in enumerate(array.shape) if size != 1 or edit.sizes[0] == 1), 0)
+    if array.shape[place] % edit.sizes[0] or not np.array_equal(array.reshape(-1), np.arange(array.size)):
+        return ""
+    shape = [-1 if axis == place else size for axis, size in enumerate(array.shape)]
+    form = edit.constant(node, np.array(shape), "shape")
+    node.replace_input_with(1, edit.insert(node, "Reshape", [edit.counted(node, ratio), form], "counted_on"))
+    return f"indices 0 to {array.size - 1} count on to the end of the axis"
+
+
 def _gather_nd(node: ir.Node, edit: Editor) -> str:
     """Indices that count the places along the axis count to its new size."""
     if node.attributes.get_int("batch_dims", 0):
@@ -302,6 +318,7 @@ MENDS: dict[str, Mend] = {
     **dict.fromkeys(("GatherElements", "ScatterElements", "Scatter"), _along),
     "MatMul": _matmul,
     "Gemm": _gemm,
+    "Gather": _gather,
     "GatherND": _gather_nd,
     "Concat": _concat,
     "Reshape": mend_reshape,

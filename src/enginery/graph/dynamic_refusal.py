@@ -79,10 +79,9 @@ def refuse(group: DynamicAxes, blockers: Sequence[Blocker], found: str = "") -> 
         shown += f"; and {len(blockers) - _MOST_SHOWN} more"
     parts = [part for part in (found, shown) if part]
     axes = ", ".join(str(axis) for axis in group.axes)
-    verb = "is" if len(group.axes) == 1 else "are"
     raise GraphError(
         f"this graph cannot have a dynamic {group.name!r}: {' ('.join(parts)}{')' if len(parts) > 1 else ''}",
-        mend=f"export the model again with {axes} dynamic" if axes and verb else "export the model again",
+        mend=f"export the model again with {axes} dynamic",
     )
 
 
