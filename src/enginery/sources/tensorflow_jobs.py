@@ -30,7 +30,7 @@ _VARIABLES = {
     "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     "TF2ONNX_CATCH_ERRORS": "false",  # else it copies all weights before each of its optimisations, to go back to
 }
-_COPIED_BYTES = 2**28  # weights up to this size may be copied, so that an optimisation that fails is left out
+_COPIED_BYTES = 2**25  # weights up to this size may be copied, so that an optimisation that fails is left out
 _MADE_BY = ("tensorflow", "keras", "tf2onnx")
 
 
