@@ -62,6 +62,7 @@ SOURCES: dict[str, SourceRow] = {
     ),
 }
 
+
 def open_source(
     thing: Any,
     *,

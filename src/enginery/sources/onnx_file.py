@@ -183,9 +183,7 @@ class OnnxModel:
         normalise(model)
         return model
 
-    def _made_dynamic(
-        self, shapes: Mapping[str, Shape], evaluate: Evaluate | None
-    ) -> tuple[ir.Model, tuple[str, ...]]:
+    def _made_dynamic(self, shapes: Mapping[str, Shape], evaluate: Evaluate | None) -> tuple[ir.Model, tuple[str, ...]]:
         """Read the graph and let the axes vary that were asked for; say what was changed and how it was proved."""
         graph = self._load()
         if not self._make_dynamic:
