@@ -42,7 +42,7 @@ from enginery.backends import engine
 from enginery.backends.elements import from_bytes, is_extended, nbytes, to_bytes
 from enginery.graph.base import type_name
 from enginery.graph.files import load
-from enginery.graph.opset import fit_opset
+from enginery.graph.opset.convert import fit_opset
 from enginery.machine import describe_machine
 from enginery.spec import BuildSpec
 

@@ -68,7 +68,7 @@ class Fitter:
 
     def _convert(self, design: Design, model: ir.Model, limits: OpsetLimits) -> Design | GraphError:
         from enginery.graph import files
-        from enginery.graph.opset import fit_opset
+        from enginery.graph.opset.convert import fit_opset
 
         try:
             fitted, note = fit_opset(model, limits)

@@ -7,8 +7,8 @@ import onnx_ir as ir
 import pytest
 
 from enginery.errors import GraphError, RunError, UnknownNameError, UsageError
-from enginery.graph.dynamic import make_dynamic
-from enginery.graph.dynamic_request import parse_dynamic
+from enginery.graph.dynamic.request import parse_dynamic
+from enginery.graph.dynamic.rewrite import make_dynamic
 
 HEAD = '<ir_version: 8, opset_import: ["": 17]> g'
 RANDOM = np.random.default_rng(0)

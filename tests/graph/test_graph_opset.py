@@ -16,7 +16,7 @@ import pytest
 from enginery.errors import GraphError
 from enginery.graph import base, files
 from enginery.graph.base import OpsetLimits
-from enginery.graph.opset import convert_opset, fit_opset, required_ir_version
+from enginery.graph.opset.convert import convert_opset, fit_opset, required_ir_version
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "operator_tests.py"
 RANDOM = np.random.default_rng(0)

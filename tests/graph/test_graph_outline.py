@@ -47,7 +47,11 @@ def test_subgraphs(graph_of):
         ("/layer1/layer1.0/conv1/Conv", {}, ("layer1", "0", "conv1")),
         ("Conv_12", {}, ()),
         (None, {}, ()),
-        ("n", {"pkg.torch.onnx.name_scopes": "['', 'layers.0', 'layers.0.norm', 'layer_norm']"}, ("layers", "0", "norm")),
+        (
+            "n",
+            {"pkg.torch.onnx.name_scopes": "['', 'layers.0', 'layers.0.norm', 'layer_norm']"},
+            ("layers", "0", "norm"),
+        ),
         ("n", {"pkg.torch.onnx.name_scopes": "['', 'add']"}, ()),
         ("n", {"pkg.torch.onnx.name_scopes": "['_empty_nn_module_stack_from_metadata_hook', 'sym']"}, ()),
         ("/a/Relu", {"pkg.torch.onnx.name_scopes": "broken"}, ("a",)),

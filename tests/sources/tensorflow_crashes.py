@@ -7,8 +7,8 @@ import signal
 import sys
 from dataclasses import replace
 
-from enginery.sources import tensorflow_jobs
-from enginery.sources.tensorflow_routes import ROUTES
+from enginery.sources.tensorflow import jobs
+from enginery.sources.tensorflow.routes import ROUTES
 
 
 def abort(*_):
@@ -27,4 +27,4 @@ if sys.argv.pop(1) == "all":
     ROUTES["function"] = replace(ROUTES["function"], convert=killed)
 
 if __name__ == "__main__":
-    tensorflow_jobs.main()
+    jobs.main()

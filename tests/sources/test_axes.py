@@ -7,7 +7,7 @@ import pytest
 
 from enginery.errors import SourceError, UsageError
 from enginery.sources.axes import name_axes, resize, tracing_sizes
-from enginery.sources.nesting import name_leaves
+from enginery.sources.pytorch.nesting import name_leaves
 from enginery.spec import Shape, parse_shapes
 
 

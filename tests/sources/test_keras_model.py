@@ -24,7 +24,7 @@ from enginery.reports.graph_report import tensors_table
 from enginery.sources import open_source
 from enginery.sources.base import Source
 from enginery.sources.keras_model import recognises
-from enginery.sources.tensorflow_process import FrameworkProcess
+from enginery.sources.tensorflow.process import FrameworkProcess
 from enginery.spec import Shape
 
 CRASHES = Path(__file__).with_name("tensorflow_crashes.py")

@@ -197,8 +197,8 @@ def make_dynamic(
     evaluate: Callable[[ir.Model, Mapping[str, Array]], dict[str, Array]] | None = None,
     examples: Mapping[str, Array] | None = None,
 ) -> tuple[ir.Model, tuple[str, ...]]:
-    """Let axes vary that a graph has fixed; see `enginery.graph.dynamic.make_dynamic`."""
-    from enginery.graph.dynamic import make_dynamic as change
+    """Let axes vary that a graph has fixed; see `enginery.graph.dynamic.rewrite.make_dynamic`."""
+    from enginery.graph.dynamic.rewrite import make_dynamic as change
 
     return change(model, texts, shapes=shapes, evaluate=evaluate, examples=examples)
 
@@ -233,7 +233,7 @@ def convert_opset(model: ir.Model, target: int) -> ir.Model:
     Raises:
         GraphError: there is no such version, or nodes stand in the way; the message names them.
     """
-    from enginery.graph.opset import convert_opset as convert
+    from enginery.graph.opset.convert import convert_opset as convert
 
     return convert(model, target)
 

@@ -11,8 +11,8 @@ from typing import Any
 from enginery.errors import CorruptModelError, SourceError, SourceNotFoundError
 from enginery.sources import nearest_files
 from enginery.sources.blame import explain
-from enginery.sources.tensorflow_process import require_tensorflow
-from enginery.sources.tensorflow_source import Place, TensorflowSource
+from enginery.sources.tensorflow.process import require_tensorflow
+from enginery.sources.tensorflow.source import Place, TensorflowSource
 from enginery.spec import SourceSpec
 from enginery.storage import hash_file
 from enginery.streams import quiet

@@ -243,7 +243,7 @@ def _open_safetensors(path: Path) -> dict[str, Loader]:
 
 def _open_pickle(path: Path) -> dict[str, Loader]:
     """Read a state dict of PyTorch's, all at once: such a file cannot be mapped."""
-    from enginery.sources.torch_weights import read_state
+    from enginery.sources.pytorch.weights import read_state
 
     return _array_loaders(read_state(path))
 

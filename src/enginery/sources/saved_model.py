@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from enginery.errors import CorruptModelError
-from enginery.sources.tensorflow_process import require_tensorflow
-from enginery.sources.tensorflow_source import Place, TensorflowSource
+from enginery.sources.tensorflow.process import require_tensorflow
+from enginery.sources.tensorflow.source import Place, TensorflowSource
 from enginery.spec import SourceSpec
 
 __all__ = ["open", "recognises"]

@@ -22,12 +22,12 @@ from enginery.records import ExportRecord
 from enginery.sources.axes import check_shapes, name_axes, resize, tracing_sizes
 from enginery.sources.base import Array, Evaluate, Exported
 from enginery.sources.blame import explain
-from enginery.sources.called import CalledByName
 from enginery.sources.plan import ExportPlan, check_batch, make_example, show_shapes
-from enginery.sources.torch_exporters import by_dynamo, by_program, by_torchscript, finish
-from enginery.sources.torch_files import SUFFIXES, hash_state, load_file, missing_operator
-from enginery.sources.torch_program import Program
-from enginery.sources.torch_weights import load_weights
+from enginery.sources.pytorch.called import CalledByName
+from enginery.sources.pytorch.exporters import by_dynamo, by_program, by_torchscript, finish
+from enginery.sources.pytorch.files import SUFFIXES, hash_state, load_file, missing_operator
+from enginery.sources.pytorch.program import Program
+from enginery.sources.pytorch.weights import load_weights
 from enginery.spec import Example, Shape, SourceSpec
 
 if TYPE_CHECKING:

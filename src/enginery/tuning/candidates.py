@@ -157,9 +157,7 @@ def _own(graph: GraphRecord, machine: MachineRecord, spec: OptimizeSpec, probes:
         found = backend.probe()
         if found.available:
             offered = backend.capabilities(machine)
-            yield from _precise(
-                name, offered.precisions, spec, backend.variants(graph, machine), opsets=offered.opsets
-            )
+            yield from _precise(name, offered.precisions, spec, backend.variants(graph, machine), opsets=offered.opsets)
         elif not _elsewhere(name, probes):
             missing = f"{found.reason}; {found.mend}" if found.mend else found.reason
             yield Contestant(name, "candidate", name, precision=_shown_precision(spec), missing=missing)

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 from enginery.errors import CorruptModelError, CustomOperatorError, EngineryError, SourceError, UnsafeModelError
-from enginery.sources.torch_archive import check_program, entries, pickled_globals
+from enginery.sources.pytorch.archive import check_program, entries, pickled_globals
 from enginery.streams import quiet
 
 __all__ = ["SUFFIXES", "hash_state", "load_file", "load_pickle", "missing_operator"]

@@ -12,7 +12,7 @@ import numpy as np
 from enginery.errors import CorruptModelError, MissingExtraError, SourceError, SourceNotFoundError
 from enginery.optional import require
 from enginery.sources import nearest_files
-from enginery.sources.torch_files import load_pickle
+from enginery.sources.pytorch.files import load_pickle
 
 __all__ = ["load_weights", "read_state"]
 

@@ -1,4 +1,4 @@
-"""The changes that `enginery.graph.dynamic_mends` makes: new constants and nodes, and sizes taken from an input."""
+"""The changes that `enginery.graph.dynamic.mends` makes: new constants and nodes, and sizes taken from an input."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from enginery.graph.dynamic_facts import Array, Facts
-from enginery.graph.dynamic_request import Axis
+from enginery.graph.dynamic.facts import Array, Facts
+from enginery.graph.dynamic.request import Axis
 from enginery.graph.passes.base import constant_value, is_op
 
 if TYPE_CHECKING:

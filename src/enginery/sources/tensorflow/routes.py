@@ -16,7 +16,7 @@ import numpy as np
 
 from enginery.errors import ExportError
 from enginery.optional import require
-from enginery.sources.tensorflow_models import Loaded
+from enginery.sources.tensorflow.models import Loaded
 
 __all__ = ["DEFAULT_OPSET", "HIGHEST_OPSET", "ROUTES", "Request", "Route", "routes_of"]
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from enginery.errors import ExportError
 from enginery.sources.base import Evaluate
 from enginery.sources.blame import explain, line_of_file
-from enginery.sources.called import CalledByName
-from enginery.sources.graph_names import (
+from enginery.sources.plan import ExportPlan, check_agreement, show_shapes
+from enginery.sources.pytorch.called import CalledByName
+from enginery.sources.pytorch.graph_names import (
     check_dynamic,
     check_sizes,
     drop_stacks,
@@ -18,8 +19,7 @@ from enginery.sources.graph_names import (
     rename_clashes,
     strip_wrapper,
 )
-from enginery.sources.plan import ExportPlan, check_agreement, show_shapes
-from enginery.sources.torch_lines import baked_line
+from enginery.sources.pytorch.lines import baked_line
 from enginery.streams import quiet
 
 if TYPE_CHECKING:

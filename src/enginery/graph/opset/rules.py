@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from enginery.graph.opset_schemas import attribute_value, default_value
+from enginery.graph.opset.schemas import attribute_value, default_value
 from enginery.graph.passes.base import constant_value
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ _OLD_GRID_MODES = {"linear": "bilinear", "cubic": "bicubic", "nearest": "nearest
 
 
 class CannotConvertError(Exception):
-    """Why a node cannot be brought to another opset; `enginery.graph.opset` names the node."""
+    """Why a node cannot be brought to another opset; `enginery.graph.opset.convert` names the node."""
 
 
 def lower_by_schema(node: ir.Node, older: onnx.defs.OpSchema, newer: onnx.defs.OpSchema) -> None:

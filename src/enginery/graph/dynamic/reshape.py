@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from enginery.graph.dynamic_edit import Blocked, Editor
-from enginery.graph.dynamic_facts import PROBES, Array, Fact
+from enginery.graph.dynamic.edit import Blocked, Editor
+from enginery.graph.dynamic.facts import PROBES, Array, Fact
 
 if TYPE_CHECKING:
     import onnx_ir as ir

@@ -15,7 +15,7 @@ from enginery.worker import Worker
 
 __all__ = ["FrameworkProcess", "require_tensorflow"]
 
-_ENTRY = ("-m", "enginery.sources.tensorflow_jobs")
+_ENTRY = ("-m", "enginery.sources.tensorflow.jobs")
 _LIMIT_S = 600.0
 
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from enginery.graph.dynamic_edit import Blocked, Editor
-from enginery.graph.dynamic_facts import PROBES, Array
-from enginery.graph.dynamic_reshape import mend_reshape
+from enginery.graph.dynamic.edit import Blocked, Editor
+from enginery.graph.dynamic.facts import PROBES, Array
+from enginery.graph.dynamic.reshape import mend_reshape
 from enginery.graph.passes.base import constant_value
 
 if TYPE_CHECKING:

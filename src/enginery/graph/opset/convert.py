@@ -2,7 +2,7 @@
 
 ONNX's own version converter takes whole models below 2 GB, forgets metadata, and lets nodes through whose form is not
 that of the target. Here each node is converted by itself: where its operator did not change between the two opsets, it
-stays as it is; down to opset 13 by rules of our own (`enginery.graph.opset_rules`) or by ONNX's definition of the
+stays as it is; down to opset 13 by rules of our own (`enginery.graph.opset.rules`) or by ONNX's definition of the
 operator in terms of older ones; else by ONNX's converter, on the one node. Then every node that was touched must have
 the form that the target's schema asks for. Whether the outputs are the same, the caller has to see.
 """
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING
 from enginery.errors import GraphError
 from enginery.graph.base import OpsetLimits, all_graphs, constants, skeleton
 from enginery.graph.infer import infer_shapes
-from enginery.graph.opset_bodies import convert_by_library, expand
-from enginery.graph.opset_rules import EXPANDED, LOWERING, CannotConvertError, lower_by_schema
-from enginery.graph.opset_schemas import DOMAINS, definition_kind, form_problem, schema_at, steps_down
+from enginery.graph.opset.bodies import convert_by_library, expand
+from enginery.graph.opset.rules import EXPANDED, LOWERING, CannotConvertError, lower_by_schema
+from enginery.graph.opset.schemas import DOMAINS, definition_kind, form_problem, schema_at, steps_down
 from enginery.graph.passes.base import is_op, quiet
 from enginery.graph.passes.fold_constants import FoldConstants
 from enginery.graph.passes.inline_functions import InlineFunctions

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from enginery.errors import SourceError
-from enginery.sources.nesting import name_leaves
+from enginery.sources.pytorch.nesting import name_leaves
 
 __all__ = ["bind"]
 

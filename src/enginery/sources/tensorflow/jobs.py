@@ -1,4 +1,4 @@
-"""The framework's own process: what it can do with a model, and ``python -m enginery.sources.tensorflow_jobs``.
+"""The framework's own process: what it can do with a model, and ``python -m enginery.sources.tensorflow.jobs``.
 
 TensorFlow's memory, log and crashes stay here. The loaded model lives in the worker's state from job to job.
 """
@@ -15,8 +15,8 @@ from enginery.errors import SourceError, UnknownNameError
 from enginery.machine import peak_memory_bytes
 from enginery.optional import version
 from enginery.sources.blame import explain
-from enginery.sources.tensorflow_models import Loaded, load
-from enginery.sources.tensorflow_routes import ROUTES, Request, routes_of
+from enginery.sources.tensorflow.models import Loaded, load
+from enginery.sources.tensorflow.routes import ROUTES, Request, routes_of
 from enginery.worker_loop import Job, serve
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 from enginery.errors import GraphError
 from enginery.graph.base import all_graphs
-from enginery.graph.dynamic_edit import Blocked, Editor
-from enginery.graph.dynamic_facts import PROBES, Array, Fact, Facts
-from enginery.graph.dynamic_mends import MENDS
-from enginery.graph.dynamic_proof import Evaluate, Proof, prove
-from enginery.graph.dynamic_refusal import Blocker, place_of, refuse
-from enginery.graph.dynamic_request import DynamicAxes, read_dynamic
+from enginery.graph.dynamic.edit import Blocked, Editor
+from enginery.graph.dynamic.facts import PROBES, Array, Fact, Facts
+from enginery.graph.dynamic.mends import MENDS
+from enginery.graph.dynamic.proof import Evaluate, Proof, prove
+from enginery.graph.dynamic.refusal import Blocker, place_of, refuse
+from enginery.graph.dynamic.request import DynamicAxes, read_dynamic
 from enginery.graph.infer import infer_shapes
 from enginery.graph.passes.inline_functions import InlineFunctions
 from enginery.graph.passes.sort_nodes import SortNodes
@@ -41,7 +41,7 @@ def make_dynamic(
 ) -> tuple[ir.Model, tuple[str, ...]]:
     """Return a copy of a graph in which the axes asked for may have any size, and notes on what was changed.
 
-    Operators that have the old size written into them are mended (`enginery.graph.dynamic_mends`): a Reshape's sizes,
+    Operators that have the old size written into them are mended (`enginery.graph.dynamic.mends`): a Reshape's sizes,
     the end of a Slice, a constant that repeats one row for each sample, and more. With `evaluate`, the result is
     proved: it computes what the original does at the original size; along a first axis of every input, other sizes
     give each row what the original gives for it; along other axes it runs at two other sizes and the outputs' shapes

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from enginery.errors import GraphError
 from enginery.graph.base import tensor_info
-from enginery.graph.dynamic_request import DynamicAxes
+from enginery.graph.dynamic.request import DynamicAxes
 from enginery.graph.outline import module_path
 from enginery.spec import show_sizes
 

@@ -17,9 +17,9 @@ import numpy as np
 
 from enginery.errors import InputNameError, SourceError
 from enginery.sources.base import Array
-from enginery.sources.binding import bind
 from enginery.sources.blame import likely_line
-from enginery.sources.nesting import fill, name_leaves
+from enginery.sources.pytorch.binding import bind
+from enginery.sources.pytorch.nesting import fill, name_leaves
 from enginery.streams import stdout_to_stderr
 
 __all__ = ["CalledByName", "forward_signature"]

@@ -9,7 +9,7 @@ from enginery.errors import UsageError
 from enginery.sources.axes import check_shapes, name_axes, resize, tracing_sizes
 from enginery.sources.base import Array
 from enginery.sources.plan import ExportPlan, make_example
-from enginery.sources.tensorflow_routes import DEFAULT_OPSET, HIGHEST_OPSET
+from enginery.sources.tensorflow.routes import DEFAULT_OPSET, HIGHEST_OPSET
 from enginery.spec import Dim, Example, Shape, show_sizes
 
 __all__ = ["Input", "make_plan"]

@@ -11,9 +11,9 @@ import numpy as np
 
 from enginery.errors import EngineryError, OutputError
 from enginery.graph.agree import difference
-from enginery.graph.dynamic_facts import PROBES, Array, Facts
-from enginery.graph.dynamic_refusal import Blocker, named_in, refuse
-from enginery.graph.dynamic_request import DynamicAxes
+from enginery.graph.dynamic.facts import PROBES, Array, Facts
+from enginery.graph.dynamic.refusal import Blocker, named_in, refuse
+from enginery.graph.dynamic.request import DynamicAxes
 from enginery.graph.passes.base import is_random
 from enginery.spec import Shape
 
