@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,8 +146,6 @@ def _data_problem(tensor: onnx.TensorProto) -> str:
 
 def _external_problem(tensor: onnx.TensorProto, path: Path) -> str:
     """Check that a tensor's external data lies in the model's folder and is long enough."""
-    import onnx_ir as ir
-
     entries = _entries(tensor)
     location = entries.get("location", "")
     folder = path.absolute().parent
@@ -158,6 +156,13 @@ def _external_problem(tensor: onnx.TensorProto, path: Path) -> str:
         return f"has its data in {file}, and there is no such file"
     if file.stat().st_nlink > 1:
         return f"has its data in {file}, which has several hard links: refused, because it may be another's file"
+    return _place_problem(tensor, entries, file)
+
+
+def _place_problem(tensor: onnx.TensorProto, entries: Mapping[str, str], file: Path) -> str:
+    """Check that a tensor's bytes, as their shape and type have them, lie within its file."""
+    import onnx_ir as ir
+
     for key in ("offset", "length"):
         if not (entries.get(key) or "0").isdecimal():
             return f"has its data at the impossible {key} {entries[key]!r} of {file}"
