@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -29,6 +30,7 @@ from enginery.jobs import read_design
 from enginery.sources import open_source
 from enginery.sources.base import HandBuilt, Source
 from enginery.sources.named_weights import open_weights, read_arrays, save_arrays
+from enginery.sources.network_files import hash_of
 from enginery.spec import BenchSpec, OptimizeSpec, VerifySpec, parse_shapes
 
 ov = pytest.importorskip("openvino")
@@ -306,6 +308,14 @@ def test_optimize_races_the_network_and_its_reference():
     assert enginery.inspect("net.engine").source == ("network net" if "hand-built" in record.chosen else "shifted.onnx")
 
 
+def test_the_hash_tells_functions_without_a_file_apart():
+    """Of a function that was typed in, the constants and names count too, not the instructions alone."""
+    made: dict[str, Any] = {}
+    exec("def one(api, weights): return api.relu(1)\ndef two(api, weights): return api.relu(2)", made)  # noqa: S102
+    made["two"].__qualname__ = "one"
+    assert hash_of(made["one"], "openvino", open_weights(None)) != hash_of(made["two"], "openvino", open_weights(None))
+
+
 @pytest.fixture
 def arrays():
     """Weights of several types."""
@@ -392,6 +402,8 @@ def test_unknown_weights_are_told_with_the_nearest(arrays):
     ("name", "content", "error", "says"),
     [
         ("w.npz", b"PK nothing", CorruptModelError, "is no .npz"),
+        ("w.npz", b"", CorruptModelError, "is no .npz"),
+        ("w.safetensors", b"\x02\0\0\0\0\0\0\0[3", CorruptModelError, "is no whole .safetensors file"),
         ("w.safetensors", b"\x09\0\0\0\0\0\0\0{", CorruptModelError, "is no whole .safetensors file"),
         ("w.safetensors", safetensors({"w": np.ones(4, "f4")})[:-1], CorruptModelError, "tensor 'w' is said to be at"),
         ("w.onnx", b"nothing", CorruptModelError, "w.onnx"),
@@ -403,6 +415,17 @@ def test_files_that_hold_no_weights(name, content, error, says, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(error, match=says):
         open_weights(tmp_path / name)
+
+
+def test_a_damaged_array_of_an_archive(tmp_path):
+    """An archive is opened by its list; bytes that are damaged show when the array is read, as the file's fault."""
+    path = tmp_path / "weights.npz"
+    np.savez(path, w=np.arange(1000.0))
+    damaged = bytearray(path.read_bytes())
+    damaged[4000] ^= 0xFF
+    path.write_bytes(damaged)
+    with pytest.raises(CorruptModelError, match=r"array 'w' of weights.npz is damaged: Bad CRC-32 .*; copy the file"):
+        open_weights(path)["w"]
 
 
 def test_weights_that_are_none_or_run_code(tmp_path):

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -201,20 +202,26 @@ def _open_file(path: Path) -> NamedWeights:
 
 
 def _open_npz(path: Path) -> dict[str, Loader]:
-    def load(name: str) -> Array:
-        with np.load(path, allow_pickle=False) as archive:
-            try:
-                array: Array = archive[name]
-            except ValueError as error:
-                message = f"array {name!r} of {path.name} cannot be read: {error}"
-                raise UnsafeModelError(message, mend="save arrays of numbers, not of Python objects") from error
-        return array
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+    except zipfile.BadZipFile as error:
+        raise CorruptModelError(f"{path} is no .npz: {error}", mend="save it again with numpy.savez") from error
+    return {name: functools.partial(_read_npz, path, name) for name in names}
 
+
+def _read_npz(path: Path, name: str) -> Array:
+    """Read one array of an archive, whose bytes are checked now that they are looked at."""
     try:
         with np.load(path, allow_pickle=False) as archive:
-            return {name: functools.partial(load, name) for name in archive.files}
-    except (ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise CorruptModelError(f"{path} is no .npz: {error}", mend="save it again with numpy.savez") from error
+            array: Array = archive[name]
+    except ValueError as error:
+        message = f"array {name!r} of {path.name} cannot be read: {error}"
+        raise UnsafeModelError(message, mend="save arrays of numbers, not of Python objects") from error
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        message = f"array {name!r} of {path.name} is damaged: {error}"
+        raise CorruptModelError(message, mend="copy the file again, or save it again with numpy.savez") from error
+    return array
 
 
 def _open_onnx(path: Path) -> dict[str, Loader]:
@@ -234,10 +241,10 @@ def _open_safetensors(path: Path) -> dict[str, Loader]:
         with path.open("rb") as file:
             length = int.from_bytes(file.read(_HEADER_BYTES), "little")
             header = json.loads(file.read(min(length, size)))
-        header.pop("__metadata__", None)
         begin = _HEADER_BYTES + length
-        return {name: _tensor_loader(path, name, entry, begin, size) for name, entry in header.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        entries = {name: entry for name, entry in dict(header).items() if name != "__metadata__"}
+        return {name: _tensor_loader(path, name, entry, begin, size) for name, entry in entries.items()}
+    except (ValueError, KeyError, TypeError) as error:
         raise CorruptModelError(f"{path} is no whole .safetensors file: {error}", mend="copy it again") from error
 
 

@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import inspect
 import json
+import marshal
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -201,5 +202,5 @@ def _code_of(function: BuildFunction) -> bytes:
     """Return what a hash of a function is taken of: its whole file, for it may call others, and its name in there."""
     file = _file_of(function)
     code = getattr(function, "__code__", None)
-    body = file.read_bytes() if file is not None else bytes(getattr(code, "co_code", b""))
+    body = file.read_bytes() if file is not None else marshal.dumps(code) if code is not None else b""
     return body + str(getattr(function, "__qualname__", "")).encode()
