@@ -9,7 +9,8 @@ import pytest
 
 from enginery import backends, checkup, gpu_packages, optional
 from enginery.machine import describe_machine
-from enginery.records import DoctorRecord, DoctorRow, from_json, to_json
+from enginery.plain import from_json, to_json
+from enginery.records import DoctorRecord, DoctorRow
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from enginery.backends.base import Design
 from enginery.errors import UnknownNameError, WorkerError
 from enginery.graph import files
 from enginery.inputs.base import Case, load_cases, save_cases
-from enginery.records import ManifestRecord, VerifyRecord, from_plain, to_plain
+from enginery.plain import from_plain, to_plain
+from enginery.records import ManifestRecord, VerifyRecord
 from enginery.spec import BuildSpec, VerifySpec, parse_shapes
 from enginery.worker import Worker
 

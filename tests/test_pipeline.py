@@ -12,7 +12,8 @@ from enginery import storage
 from enginery.backends import onnxruntime
 from enginery.errors import NoCandidateError
 from enginery.pipeline import RECORD
-from enginery.records import OptimizeRecord, from_json
+from enginery.plain import from_json
+from enginery.records import OptimizeRecord
 
 DIGITS = Path(__file__).parents[1] / "examples" / "digits"
 
@@ -58,7 +59,7 @@ def test_the_engine_is_saved_with_all_that_was_found(result):
 
 def enginery_json(record):
     """Return a record as JSON; reading it back gives what JSON keeps of it."""
-    from enginery.records import to_json
+    from enginery.plain import to_json
 
     return to_json(record)
 

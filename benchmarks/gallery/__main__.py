@@ -74,7 +74,7 @@ def as_json(results: Sequence[Result], command: str) -> dict[str, Any]:
     """Return everything that was found, with what made it."""
     from enginery.machine import describe_machine  # noqa: PLC0415 - a listing needs none of it
     from enginery.optional import version  # noqa: PLC0415
-    from enginery.records import to_plain  # noqa: PLC0415
+    from enginery.plain import to_plain  # noqa: PLC0415
 
     libraries = ("enginery", "torch", "transformers", "tensorflow", "keras", "tf2onnx", "onnx", "onnxscript")
     backends = list(dict.fromkeys(result.backend for result in results))

@@ -17,7 +17,8 @@ from enginery import backends
 from enginery.backends.base import Definition, Design
 from enginery.errors import UnknownNameError, WorkerError
 from enginery.machine import describe_machine
-from enginery.records import ManifestRecord, VerifyRecord, from_plain
+from enginery.plain import from_plain
+from enginery.records import ManifestRecord, VerifyRecord
 from enginery.spec import BuildSpec, VerifySpec
 from enginery.worker_loop import Job, serve
 

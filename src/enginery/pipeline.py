@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 from enginery import preparation, steps, storage
 from enginery.environments import find_python
 from enginery.machine import describe_machine
+from enginery.plain import to_json, to_plain
 from enginery.progress import Progress
-from enginery.records import FileRecord, OptimizeRecord, to_json, to_plain
+from enginery.records import FileRecord, OptimizeRecord
 from enginery.sources import opened
 from enginery.spec import BenchSpec, Example, OptimizeSpec, Shape, SourceSpec, VerifySpec, parse_shapes
 from enginery.staging import staging

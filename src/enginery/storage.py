@@ -20,7 +20,8 @@ from enginery.errors import (
     OutputError,
     OutputExistsError,
 )
-from enginery.records import SCHEMA, FileRecord, ManifestRecord, from_json, to_json
+from enginery.plain import from_json, to_json
+from enginery.records import SCHEMA, FileRecord, ManifestRecord
 from enginery.staging import staging, swap, writing
 
 __all__ = [

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, TypeAlias
 
 from enginery import __version__, processes
 from enginery.errors import EngineryError, UnknownNameError
-from enginery.records import to_plain
+from enginery.plain import to_plain
 
 __all__ = ["PROTOCOL", "Job", "serve", "write_json"]
 

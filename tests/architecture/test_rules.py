@@ -16,7 +16,7 @@ STAGES = (
 )  # fmt: skip
 LAYERS = (
     ("errors",),
-    ("spec", "optional", "streams", "python_files"),
+    ("spec", "optional", "plain", "streams", "python_files"),
     ("records", "dtypes", "progress"),
     ("machine", "gpu_packages", "staging", "storage", "processes", "environments", "worker", "worker_loop"),
     STAGES,

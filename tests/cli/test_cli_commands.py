@@ -12,6 +12,7 @@ import pytest
 
 from enginery import pipeline, steps
 from enginery.cli.main import main
+from enginery.plain import from_json
 from enginery.records import (
     BenchRecord,
     CandidateRecord,
@@ -23,7 +24,6 @@ from enginery.records import (
     OptimizeRecord,
     TensorInfo,
     VerifyRecord,
-    from_json,
 )
 from enginery.spec import BenchSpec, Example, Shape, VerifySpec
 

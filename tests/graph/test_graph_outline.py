@@ -9,7 +9,7 @@ import pytest
 
 from enginery.graph.base import tensor_info
 from enginery.graph.outline import module_path, outline
-from enginery.records import to_json
+from enginery.plain import to_json
 
 
 def test_nodes_and_edges(small_model):

@@ -12,7 +12,7 @@ from enginery.graph.base import all_nodes, tensor_infos
 from enginery.graph.passes.base import Pass
 from enginery.graph.passes.remove_unused import RemoveUnused
 from enginery.graph.simplify import PASSES, simplify
-from enginery.records import from_json, to_json
+from enginery.plain import from_json, to_json
 
 X = np.random.default_rng(0).standard_normal((2, 4)).astype(np.float32)
 

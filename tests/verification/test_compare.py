@@ -7,11 +7,11 @@ import math
 import numpy as np
 import pytest
 
-from enginery import records
 from enginery.errors import RunError, UsageError
 from enginery.inputs.base import Case
 from enginery.inputs.generated import random_case
-from enginery.records import TensorInfo
+from enginery.plain import from_json, to_json
+from enginery.records import TensorInfo, VerifyRecord
 from enginery.spec import Shape, VerifySpec
 from enginery.verification.compare import compare
 from enginery.verification.constant import constant_outputs
@@ -84,7 +84,7 @@ def test_a_right_engine_passes():
     assert found["repeat"] == (True, "3 runs of opt agree exactly")
     assert found["rows"][0] is True
     assert found["rows"][1].startswith("4 of the 4 rows of opt agree with the row run alone, to ")
-    assert records.from_json(records.VerifyRecord, records.to_json(record)) == record
+    assert from_json(VerifyRecord, to_json(record)) == record
 
 
 def test_an_engine_that_is_off_fails():

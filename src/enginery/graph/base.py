@@ -142,7 +142,7 @@ class Edge:
 
 @dataclass(frozen=True)
 class Outline:
-    """A graph as plain data; `enginery.records.to_plain` turns it into JSON's types."""
+    """A graph as plain data; `enginery.plain.to_plain` turns it into JSON's types."""
 
     name: str
     inputs: tuple[TensorInfo, ...]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from enginery.records import to_json
+from enginery.plain import to_json
 
 __all__ = ["as_json"]
 

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
-from enginery.records import GraphRecord, TensorInfo, to_plain
+from enginery.plain import to_plain
+from enginery.records import GraphRecord, TensorInfo
 
 if TYPE_CHECKING:
     from enginery.graph.base import Outline, OutlineNode

@@ -14,7 +14,8 @@ from enginery import backends
 from enginery.backends.base import Design
 from enginery.errors import EngineryError, UnknownNameError
 from enginery.graph.base import OpsetLimits
-from enginery.records import GraphRecord, MachineRecord, from_plain
+from enginery.plain import from_plain
+from enginery.records import GraphRecord, MachineRecord
 from enginery.spec import HERE, PRECISIONS, OptimizeSpec, Option
 from enginery.worker import Worker
 

@@ -11,7 +11,8 @@ from enginery.backends.base import Design
 from enginery.benchmark.base import Entry
 from enginery.errors import EngineryError
 from enginery.machine import free_memory_bytes
-from enginery.records import BuildRecord, ManifestRecord, VerifyRecord, from_plain
+from enginery.plain import from_plain
+from enginery.records import BuildRecord, ManifestRecord, VerifyRecord
 from enginery.spec import BuildSpec, OptimizeSpec
 from enginery.tuning.candidates import Contestant
 from enginery.worker import Worker

@@ -1,4 +1,4 @@
-"""What was found: records go to JSON and come back the same."""
+"""Records go to JSON and come back the same."""
 
 from __future__ import annotations
 
@@ -9,16 +9,8 @@ import pytest
 
 from enginery.errors import ManifestError
 from enginery.machine import describe_machine
-from enginery.records import (
-    BuildRecord,
-    MachineRecord,
-    OutputRecord,
-    TensorInfo,
-    VerifyRecord,
-    from_json,
-    to_json,
-    to_plain,
-)
+from enginery.plain import from_json, to_json, to_plain
+from enginery.records import BuildRecord, MachineRecord, OutputRecord, TensorInfo, VerifyRecord
 from enginery.spec import Shape
 
 
