@@ -6,12 +6,15 @@ import linecache
 import re
 import sysconfig
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from enginery.errors import EngineryError
 
-__all__ = ["explain", "likely_line", "line_of_file", "line_of_stack"]
+__all__ = ["Frame", "explain", "is_ours", "likely_line", "line_of_file", "line_of_frames", "line_of_stack"]
+
+Frame = tuple[str, int, str]
+"""File, line and function of one frame."""
 
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in (\S+)')
 _SHOWN_LINES = 3
@@ -38,6 +41,11 @@ def line_of_stack(text: str, *, framework: str = "torch") -> str:
     return _shown(found[::-1], framework)
 
 
+def line_of_frames(frames: Sequence[Frame], *, framework: str = "torch") -> str:
+    """Return the user's line among the frames of a call, innermost first, as `likely_line` does."""
+    return _shown(list(frames), framework)
+
+
 def line_of_file(file: str, line: int) -> str:
     """Return ``file.py:12: text`` for a line of the user's, or an empty text for one of a framework or of ours."""
     if file.startswith((_OURS, "<", _STANDARD)) or "site-packages" in file:
@@ -46,7 +54,12 @@ def line_of_file(file: str, line: int) -> str:
     return f"{Path(file).name}:{line}" + (f": {text}" if text else "")
 
 
-def _shown(frames: list[tuple[str, int, str]], framework: str) -> str:
+def is_ours(file: str) -> bool:
+    """Say whether a frame's file is of this package."""
+    return file.startswith(_OURS)
+
+
+def _shown(frames: list[Frame], framework: str) -> str:
     frames = [f for f in frames if not f[0].startswith((_OURS, "<")) and f"/{framework}/" not in f[0]]
     installed = [f for f in frames if "site-packages" in f[0]]
     own = [f for f in frames if f not in installed and not f[0].startswith(_STANDARD)]
@@ -77,7 +90,7 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         cause = cause.__cause__ or cause.__context__
 
 
-def _frames(error: BaseException) -> Iterator[tuple[str, int, str]]:
+def _frames(error: BaseException) -> Iterator[Frame]:
     """Yield the frames of one error, innermost first: those of its traceback, then those its message quotes."""
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         yield frame.filename, frame.lineno or 0, frame.name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -106,27 +106,48 @@ def check_agreement(expected: Mapping[str, Array], found: Mapping[str, Array], w
             raise ExportError(f"{what} gives another {name!r} than the module: relative error {error:.2g}")
 
 
-def check_batch(plan: ExportPlan, label: str) -> None:
+def check_batch(
+    plan: ExportPlan, label: str, *, example: Mapping[str, Array] | None = None, blame: Callable[[], str] = str
+) -> None:
     """Refuse a model that folds a batch of another size into the rows it was written for, as ``x.reshape(4, -1)`` does.
 
+    Args:
+        plan: with its checks.
+        label: what messages call the model.
+        example: inputs as the user gave them, whose batch may be the one that is written into the code.
+        blame: returns the line that fixes the batch, as far as can be told. An output that has the rows of such a
+            batch, at every batch, is refused where there is such a line, or where its rows grow with the batch; one
+            that has other rows is noted.
+
     Raises:
-        ExportError: an output has as many rows as the first call at every batch, and its rows grow with the batch.
+        ExportError: an output has as many rows as the first call, or the example, at every batch.
     """
-    batches = [{feeds[name].shape[0] for name, found in plan.axes.items() if found.get(0)} for feeds, _ in plan.checks]
-    if len(plan.checks) == 1 or any(len(found) != 1 for found in batches):
+    rows = [_batches(plan, feeds) for feeds, _ in plan.checks]
+    if len(plan.checks) == 1 or any(len(found) != 1 for found in rows):
         return
-    sizes = [found.pop() for found in batches]
+    sizes = [found.pop() for found in rows]
+    written = {sizes[0], *_batches(plan, example or {})}
     for name in plan.outputs:
         shapes = [outputs[name].shape for _, outputs in plan.checks]
-        if not shapes[0] or {shape[0] for shape in shapes} != {sizes[0]}:
+        if not shapes[0] or len({shape[0] for shape in shapes}) > 1:
             continue
+        line, count = blame(), shapes[0][0]
         grown = [axis for axis in range(1, len(shapes[0])) if len({shape[axis] for shape in shapes}) > 1]
-        if any([shape[axis] for shape in shapes] != sizes for axis in grown):
+        folded = count in written and any([shape[axis] for shape in shapes] != sizes for axis in grown)
+        if folded or (line and any(count % size == 0 for size in written if size > 1 or count == 1)):
             raise ExportError(
-                f"{label} gives {name!r} {sizes[0]} rows at every batch: {', '.join(map(show_sizes, shapes))} at batch "
-                f"{', '.join(map(str, sizes))}; its code fixes the batch",
-                mend="take the batch from the input's shape, x.shape[0]; if it is meant, tune for another batch",
+                f"{label} gives {name!r} {count} row{'s' * (count != 1)} at every batch: "
+                f"{', '.join(map(show_sizes, shapes))} at batch {', '.join(map(str, sizes))}; its code fixes the batch"
+                + (f", most likely at {line}" if line else ""),
+                mend="take the batch from the input's shape there, x.shape[0]; if it is meant, tune for another batch, "
+                "with an example of that batch",
             )
+        if line:
+            plan.notes.append(f"output {name!r} has {count} rows at every batch, most likely because of {line}")
+
+
+def _batches(plan: ExportPlan, feeds: Mapping[str, Array]) -> set[int]:
+    return {feeds[name].shape[0] for name, found in plan.axes.items() if found.get(0) and name in feeds}
 
 
 def make_example(example: Example) -> Array:

@@ -26,6 +26,7 @@ from enginery.sources.plan import ExportPlan, check_batch, make_example, show_sh
 from enginery.sources.pytorch.called import CalledByName
 from enginery.sources.pytorch.exporters import by_dynamo, by_program, by_torchscript, finish
 from enginery.sources.pytorch.files import SUFFIXES, hash_state, load_file, missing_operator
+from enginery.sources.pytorch.fixed_sizes import FindSize, find_fixed_size, find_written_size
 from enginery.sources.pytorch.program import Program
 from enginery.sources.pytorch.weights import load_weights
 from enginery.spec import Example, Shape, SourceSpec
@@ -227,7 +228,7 @@ class TorchModule:
             plan.notes.append(f"sizes follow from {', '.join(tied)}, which was checked at one value only")
         plan.checks.extend(self._checked(plan))
         plan.outputs = tuple(plan.checks[0][1])
-        check_batch(plan, self.label)
+        check_batch(plan, self.label, example=example, blame=functools.partial(self._blamed, plan))
         traced = ("torch.onnx.export (TorchScript)", functools.partial(by_torchscript, self._called))
         if self._program is not None:
             written = functools.partial(by_program, self._program.program, symbols)
@@ -235,6 +236,10 @@ class TorchModule:
         if self._scripted:
             return plan, [traced]
         return plan, [("torch.onnx.export (dynamo)", functools.partial(by_dynamo, self._called)), traced]
+
+    def _blamed(self, plan: ExportPlan) -> str:
+        (one, _), (other, _), *_ = plan.checks
+        return self._fixing_line(one, other, find_fixed_size)
 
     def _opening_notes(self) -> Iterator[str]:
         yield from self._notes
@@ -266,10 +271,27 @@ class TorchModule:
             if others and show_shapes(others[0]) != at:
                 return self._run_one(others)
             self.run(example)  # where this fails too, it is not the size
+            where = self._fixing_line(example, feeds, find_fixed_size)
+            where = where or self._fixing_line(example, feeds, find_written_size)
+            told = where and where.partition(": ")[0] not in error.message
             raise ExportError(
-                f"at {at}, which is within the shapes asked for, {error.message}",
+                f"at {at}, which is within the shapes asked for, {error.message}"
+                + (f"; the size is most likely fixed at {where}" if told else ""),
                 mend=_FIXED_IN_PROGRAM if self._program is not None else _FIXED_IN_CODE,
             ) from error
+
+    def _fixing_line(self, one: Mapping[str, Array], other: Mapping[str, Array], find: FindSize) -> str:
+        """Run the module at two sizes once more, and compare its operators; an empty text where that tells nothing."""
+        example = self._called.example
+        varying = {
+            (name, axis)
+            for name in one
+            for axis, (a, b) in enumerate(zip(one[name].shape, other[name].shape, strict=True))
+            if a != b
+        }
+        pairs = {(one[name].shape[axis], other[name].shape[axis]) for name, axis in varying}
+        written = {example[name].shape[axis] for name, axis in varying}
+        return find(self._called.steps(one), self._called.steps(other), pairs, written)
 
     def _failed(self, attempts: Sequence[str], failures: Sequence[Exception]) -> SourceError:
         listed = f"{self.label} cannot be exported to ONNX:\n  " + "\n  ".join(attempts)

@@ -19,6 +19,7 @@ from enginery.errors import InputNameError, SourceError
 from enginery.sources.base import Array
 from enginery.sources.blame import likely_line
 from enginery.sources.pytorch.binding import bind
+from enginery.sources.pytorch.fixed_sizes import Step, recorded_steps
 from enginery.sources.pytorch.nesting import fill, name_leaves
 from enginery.streams import stdout_to_stderr
 
@@ -94,6 +95,12 @@ class CalledByName:
         with self.evaluating(), stdout_to_stderr():
             outputs = self._forward(tensors)
         return {name: np.array(self.numpy(value)) for name, value in outputs}
+
+    def steps(self, feeds: Mapping[str, Array]) -> list[Step]:
+        """Return the operators that one call runs, as far as it comes."""
+        args, kwargs = self._arguments(self.tensors(feeds))
+        with self.evaluating(), stdout_to_stderr():
+            return recorded_steps(self._torch, lambda: self._module(*args, **kwargs))
 
     def timer(self, feeds: Mapping[str, Array]) -> Callable[[], None]:
         """Return a function that calls the module once; inputs are tensors already, on its device."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from enginery.errors import SourceError
+from enginery.sources.pytorch.caches import cache_tensors, filled_cache, is_cache
 
 __all__ = ["fill", "name_leaves"]
 
@@ -17,7 +18,8 @@ def name_leaves(tree: Any, is_leaf: IsLeaf, *, single: str, constants: bool = Fa
     """Name every array of a nested value, in the order of its parts.
 
     A field of a dict, dataclass or named tuple gives its own name, an element of a sequence its place
-    (``output_0``); names of deeper parts are joined with ``_``. None is left out.
+    (``output_0``); names of deeper parts are joined with ``_``. None is left out. A cache of keys and values gives
+    ``past_key_values.0.key``, and among the outputs ``present.0.key``.
 
     Args:
         tree: an array, or dicts, sequences and dataclasses of them.
@@ -49,6 +51,9 @@ def _walk(tree: Any, name: str, single: str, is_leaf: IsLeaf, *, constants: bool
     if is_leaf(tree):
         yield name or single, tree
         return
+    if is_cache(tree):
+        yield from _walk_cache(tree, name, single)
+        return
     parts = _parts(tree)
     if parts is None:
         if tree is None or constants:
@@ -62,6 +67,13 @@ def _walk(tree: Any, name: str, single: str, is_leaf: IsLeaf, *, constants: bool
         # A field at the top needs no stem; the place in a sequence means nothing without one.
         joined = f"{name}_{key}" if name else (key if keyed else f"{single}_{key}")
         yield from _walk(value, joined, single, is_leaf, constants=constants)
+
+
+def _walk_cache(cache: Any, name: str, single: str) -> Iterator[tuple[str, Any]]:
+    """Name the keys and values of a cache as the field does: ``past_key_values.0.key``, ``present.0.key``."""
+    stem = "present" if single == "output" else name or "past_key_values"
+    for place, key, tensor in cache_tensors(cache):
+        yield f"{stem}.{place}.{key}", tensor
 
 
 def _parts(tree: Any) -> tuple[bool, list[tuple[str, Any]]] | None:
@@ -86,6 +98,8 @@ def fill(tree: Any, is_leaf: IsLeaf, values: Iterator[Any]) -> Any:
     """
     if is_leaf(tree):
         return next(values)
+    if is_cache(tree):
+        return filled_cache(tree, values)
     if isinstance(tree, Mapping):
         return {key: fill(value, is_leaf, values) for key, value in tree.items()}
     if dataclasses.is_dataclass(tree) and not isinstance(tree, type):
