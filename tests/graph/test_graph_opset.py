@@ -16,7 +16,8 @@ import pytest
 from enginery.errors import GraphError
 from enginery.graph import base, files
 from enginery.graph.base import OpsetLimits
-from enginery.graph.opset.convert import convert_opset, fit_opset, required_ir_version
+from enginery.graph.opset.convert import convert_opset, fit_opset
+from enginery.graph.opset.ir_versions import required_ir_version
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "operator_tests.py"
 RANDOM = np.random.default_rng(0)
@@ -235,6 +236,38 @@ def test_fits_to_limits():
     assert (higher.opset_imports[""], note) == (22, "converted from opset 20 to 22")
     same, note = fit_opset(model, OpsetLimits(max_opset=20, max_ir_version=8))
     assert (same.opset_imports[""], same.ir_version, note) == (20, 8, "")
+
+
+@pytest.mark.parametrize("op", ["Softmax", "LogSoftmax"])
+def test_an_axis_that_means_another_thing_before_13(op):
+    """Of the last axis the older operator is the same; of another one it would take all that follow together."""
+    text = f"(float[2,3,4] x) => (float[2,3,4] y) {{{{ y = {op} {{}} (x) }}}}"
+    feeds = {"x": RANDOM.standard_normal((2, 3, 4)).astype(np.float32)}
+    for axis in ("", "<axis = 2>"):
+        model = graph_of(text.format(axis), 17)
+        np.testing.assert_array_equal(run(model, feeds)[0], run(convert_opset(model, 11), feeds)[0])
+    with pytest.raises(GraphError, match=f"{op} that makes 'y': axis=1 of 3 means another thing before opset 13"):
+        convert_opset(graph_of(text.format("<axis = 1>"), 17), 11)
+
+
+@pytest.mark.parametrize(("op", "opset"), [("Resize", 10), ("Upsample", 9)])
+def test_a_resize_of_before_11_reads_the_same_places(op, opset):
+    """ONNX's version converter leaves it to newer defaults, which read elsewhere; where it shrinks, it is refused."""
+    text = "(float[1,1,4,4] x) => (float[1,1,c,d] y) <float[4] s = {{1.0, 1.0, {0}, {0}}}> {{ y = " + op
+    feeds = {"x": RANDOM.standard_normal((1, 1, 4, 4)).astype(np.float32)}
+    for mode in ("linear", "nearest"):
+        model = graph_of(f'{text} <mode = "{mode}"> (x, s) }}}}'.format("2.0"), opset, 5)
+        np.testing.assert_allclose(run(model, feeds)[0], run(convert_opset(model, 17), feeds)[0], rtol=1e-5)
+    if op == "Resize":
+        with pytest.raises(GraphError, match="which element is the nearest, to smaller sizes, was not said before"):
+            convert_opset(graph_of(f"{text} (x, s) }}}}".format("0.5"), opset, 5), 17)
+
+
+def test_an_operator_that_was_not_there_yet():
+    """The message says when it came, not when it last changed."""
+    text = "(float[1,1,4,4] x, float[1,2,2,2] at) => (float[1,1,2,2] y) { y = GridSample (x, at) }"
+    with pytest.raises(GraphError, match="GridSample that makes 'y': it came with opset 16"):
+        convert_opset(graph_of(text, 22), 13)
 
 
 def test_limits_say_what_they_refuse():

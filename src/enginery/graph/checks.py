@@ -1,4 +1,4 @@
-"""What is wrong with an ONNX file: told from the protobuf, before any of it is used."""
+"""What is wrong with an ONNX file or a graph: told before any of it is used."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enginery.errors import CorruptModelError
+from enginery.graph.base import skeleton
+from enginery.graph.passes.base import quiet
 
 if TYPE_CHECKING:
     import onnx
+    import onnx_ir as ir
 
-__all__ = ["check_file", "check_proto", "external_files"]
+__all__ = ["check_file", "check_proto", "checker_problem", "external_files"]
 
 _COPY_AGAIN = "copy or download the file again, or export the model again"
 _MAGIC = (
@@ -72,6 +75,18 @@ def check_proto(proto: onnx.ModelProto, path: Path) -> None:
 def external_files(proto: onnx.ModelProto) -> tuple[str, ...]:
     """Return the locations of a model's external data, each once, sorted."""
     return tuple(sorted({_entries(tensor).get("location", "") for tensor in _tensors(proto) if _is_external(tensor)}))
+
+
+def checker_problem(model: ir.Model) -> str:
+    """Return the first line of what ONNX's checker says against a graph; empty where it takes it."""
+    import onnx
+
+    try:
+        with quiet():
+            onnx.checker.check_model(skeleton(model))
+    except Exception as error:  # noqa: BLE001 - the checker, or the graph cannot even be written
+        return str(error).strip().split("\n", 1)[0]
+    return ""
 
 
 def _is_text(head: bytes) -> bool:

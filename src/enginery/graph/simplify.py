@@ -11,9 +11,10 @@ import numpy as np
 
 from enginery.errors import OutputError
 from enginery.graph.agree import difference
-from enginery.graph.base import all_nodes, constants, skeleton, tensor_infos
+from enginery.graph.base import all_nodes, constants, tensor_infos
+from enginery.graph.checks import checker_problem
 from enginery.graph.modules import inherit_modules
-from enginery.graph.passes.base import Pass, is_random, quiet
+from enginery.graph.passes.base import Pass, is_random
 from enginery.graph.passes.drop_dropout import DropDropout
 from enginery.graph.passes.drop_no_ops import DropNoOps
 from enginery.graph.passes.eliminate_identities import EliminateIdentities
@@ -150,7 +151,7 @@ class _Checks:
         expected, why = _evaluated(model, evaluate)
         if why and evaluate is not None:
             say(f"simplify: outputs are not compared, only the structure is checked: {why}")
-        valid = not _checker_problem(model)
+        valid = not checker_problem(model)
         parts = ["signature", *(["onnx.checker"] if valid else [])]
         if expected is not None:
             parts.append(f"outputs of {len(expected)} fixed input{'s' if len(expected) != 1 else ''}")
@@ -171,7 +172,7 @@ class _Checks:
             after = tensor_infos(values)
             if after != before:
                 return f"it changed the {kind}: {_shown(after, before)} instead of {_shown(before, after)}"
-        if self.valid and (said := _checker_problem(model)):
+        if self.valid and (said := checker_problem(model)):
             return f"the graph is no longer valid: {said}"
         return ""
 
@@ -200,17 +201,6 @@ def _evaluated(model: ir.Model, evaluate: Evaluate | None) -> tuple[Outputs | No
         raise
     except Exception as error:  # noqa: BLE001 - the runtime's kinds are its own
         return None, f"the graph does not run: {error}"
-
-
-def _checker_problem(model: ir.Model) -> str:
-    import onnx
-
-    try:
-        with quiet():
-            onnx.checker.check_model(skeleton(model))
-    except Exception as error:  # noqa: BLE001 - the checker, or the graph cannot even be written
-        return str(error).strip().split("\n", 1)[0]
-    return ""
 
 
 def _shown(these: tuple[Any, ...], others: tuple[Any, ...]) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from enginery.graph.opset.rules import CannotConvertError
+from enginery.graph.opset.nodes import CannotConvertError
 from enginery.graph.opset.schemas import default_value, definition_kind, schema_at
 from enginery.graph.passes.base import constant_value, is_op
 

@@ -13,29 +13,27 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from enginery.errors import GraphError
-from enginery.graph.base import OpsetLimits, all_graphs, constants, skeleton
+from enginery.graph.base import OpsetLimits, all_graphs
+from enginery.graph.checks import checker_problem
 from enginery.graph.infer import infer_shapes
 from enginery.graph.opset.bodies import convert_by_library, expand
-from enginery.graph.opset.rules import EXPANDED, LOWERING, CannotConvertError, lower_by_schema
-from enginery.graph.opset.schemas import DOMAINS, definition_kind, form_problem, schema_at, steps_down
-from enginery.graph.passes.base import is_op, quiet
+from enginery.graph.opset.ir_versions import ir_version_of_opset, required_ir_version, with_ir_version
+from enginery.graph.opset.nodes import CannotConvertError
+from enginery.graph.opset.rules import EXPANDED, LOWERING, keep_coordinates, lower_by_schema
+from enginery.graph.opset.schemas import DOMAINS, definition_kind, first_version, form_problem, schema_at, steps_down
+from enginery.graph.passes.base import is_op
 from enginery.graph.passes.fold_constants import FoldConstants
 from enginery.graph.passes.inline_functions import InlineFunctions
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["convert_opset", "fit_opset", "required_ir_version"]
+__all__ = ["convert_opset", "fit_opset"]
 
 _LOWEST_OF_OURS = 13
 _SUBGRAPHS = {"If": 1, "Loop": 1, "Scan": 9}  # since which version they only took more types
+_SAYS_COORDINATES = 11  # since which version a Resize says where it reads
 _SHOWN = 5
-_IR_OF_TYPES = {
-    "FLOAT8E4M3FN": 9, "FLOAT8E4M3FNUZ": 9, "FLOAT8E5M2": 9, "FLOAT8E5M2FNUZ": 9, "UINT4": 10, "INT4": 10,
-    "FLOAT4E2M1": 11, "FLOAT8E8M0": 12, "UINT2": 13, "INT2": 13, "FLOAT6E2M3": 14, "FLOAT6E3M2": 14,
-}  # fmt: skip
-_IR_OF_FUNCTIONS = 8
-_IR_WITHOUT_INPUTS = 4  # before, every initializer had to be an input too
 
 
 def fit_opset(model: ir.Model, limits: OpsetLimits) -> tuple[ir.Model, str]:
@@ -65,7 +63,7 @@ def fit_opset(model: ir.Model, limits: OpsetLimits) -> tuple[ir.Model, str]:
             model = convert_opset(model, target, domain=domain)
             notes.append(f"converted from opset {version} to {target}" + (f" of {domain}" if domain else ""))
     if limits.max_ir_version is not None and (model.ir_version or 0) > limits.max_ir_version:
-        model = _with_ir_version(model, limits.max_ir_version)
+        model = with_ir_version(model, limits.max_ir_version)
     return model, ", ".join(notes)
 
 
@@ -102,31 +100,9 @@ def convert_opset(model: ir.Model, target: int, *, domain: str = "") -> ir.Model
         )
     copy.opset_imports[domain] = target
     if not domain:
-        lowest = max(_ir_of_opset(target), required_ir_version(copy))
+        lowest = max(ir_version_of_opset(target), required_ir_version(copy))
         copy.ir_version = lowest if own < target else min(copy.ir_version or lowest, lowest)
     _check(copy, model, own, target)
-    return copy
-
-
-def required_ir_version(model: ir.Model) -> int:
-    """Return the lowest IR version that has all that a model uses: its element types and its functions."""
-    needed = [_IR_WITHOUT_INPUTS, _IR_OF_FUNCTIONS if model.functions else 0]
-    names = {tensor.dtype.name for tensor in constants(model)}
-    for graph in all_graphs(model):
-        values = [*graph.inputs, *(value for node in graph for value in node.outputs)]
-        names.update(value.dtype.name for value in values if value.dtype is not None)
-    return max(needed + [_IR_OF_TYPES.get(name, 0) for name in names])
-
-
-def _with_ir_version(model: ir.Model, newest: int) -> ir.Model:
-    needed = required_ir_version(model)
-    if needed > newest:
-        raise GraphError(
-            f"the graph needs IR version {needed}, for its element types or functions, and {newest} is the newest read",
-            mend="cast to other types, or take another backend",
-        )
-    copy = model.clone()
-    copy.ir_version = newest
     return copy
 
 
@@ -142,12 +118,6 @@ def _check_known(own: int, target: int, domain: str) -> None:
             f"the graph has opset {own}, and the installed onnx knows up to {newest}",
             mend="run: pip install --upgrade onnx",
         )
-
-
-def _ir_of_opset(opset: int) -> int:
-    from onnx import helper
-
-    return int(helper.find_min_ir_version_for([helper.make_opsetid("", opset)], ignore_unknown=True))
 
 
 def _check_functions(model: ir.Model, own: int, domain: str) -> None:
@@ -206,7 +176,7 @@ def _expand_new(node: ir.Node, version: int, target: int, taken: set[str]) -> No
         if not any((node.op_type, newer.since_version) in EXPANDED for _, newer in steps):
             return
     if definition_kind(schema) is None:
-        raise CannotConvertError(f"it came with opset {schema.since_version}")
+        raise CannotConvertError(f"it came with opset {first_version(node.op_type, node.domain)}")
     for new in expand(node, version, taken):
         for inner in [new, *(other for graph in _subgraphs(new) for other in graph.all_nodes())]:
             if not inner.domain:
@@ -247,17 +217,21 @@ def _raised(node: ir.Node, version: int, target: int, taken: set[str]) -> list[i
         return [node]
     if node.domain:
         raise CannotConvertError(f"opset {target} has it in another form")
-    return convert_by_library(node, version, target, taken)
+    made = convert_by_library(node, version, target, taken)
+    if version < _SAYS_COORDINATES <= target:
+        for new in (new for new in made if is_op(new, "Resize")):
+            keep_coordinates(new)
+    return made
 
 
 def _lowered(node: ir.Node, since: int, wanted: int, target: int, taken: set[str]) -> list[ir.Node]:
     """Take a node down version by version of its operator."""
     for older, newer in steps_down(node.op_type, since, wanted, node.domain):
-        if newer.since_version <= _LOWEST_OF_OURS and not node.domain:
+        rule = LOWERING.get((node.op_type, newer.since_version)) if not node.domain else None
+        if rule is None and newer.since_version <= _LOWEST_OF_OURS and not node.domain:
             if target >= _SUBGRAPHS.get(node.op_type, since + 1):
                 return [node]
             return convert_by_library(node, newer.since_version, target, taken)
-        rule = LOWERING.get((node.op_type, newer.since_version)) if not node.domain else None
         if rule is None:
             lower_by_schema(node, older, newer)
             continue
@@ -296,18 +270,7 @@ def _remove_unused(model: ir.Model, kept: set[str]) -> None:
 
 def _check(converted: ir.Model, model: ir.Model, own: int, target: int) -> None:
     """Let ONNX's checker look at the result, where it took the original."""
-    problem = _checker_problem(converted)
-    if problem and not _checker_problem(model):
+    problem = checker_problem(converted)
+    if problem and not checker_problem(model):
         raise GraphError(f"converted from opset {own} to {target}, the graph is not valid: {problem}",
                          mend=f"export the model with opset {target} in the first place")  # fmt: skip
-
-
-def _checker_problem(model: ir.Model) -> str:
-    import onnx
-
-    try:
-        with quiet():
-            onnx.checker.check_model(skeleton(model))
-    except Exception as error:  # noqa: BLE001 - the checker, or the graph cannot even be written
-        return str(error).strip().split("\n", 1)[0]
-    return ""

@@ -6,11 +6,23 @@ Operators without a rule are lowered by `lower_by_schema`: what is new must have
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from enginery.graph.opset.nodes import (
+    CannotConvertError,
+    allow_values,
+    constant_input,
+    constant_ints,
+    drop_attribute,
+    fixed_dim,
+    rank_of,
+    set_attribute,
+    set_constant,
+    trim_inputs,
+)
 from enginery.graph.opset.schemas import attribute_value, default_value
 from enginery.graph.passes.base import constant_value
 
@@ -18,7 +30,7 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-__all__ = ["EXPANDED", "LOWERING", "CannotConvertError", "lower_by_schema"]
+__all__ = ["EXPANDED", "LOWERING", "keep_coordinates", "lower_by_schema"]
 
 _REDUCTIONS = (
     "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
@@ -27,10 +39,6 @@ _REDUCTIONS = (
 _SAME_OF_ONE_ELEMENT = ("ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd")
 _IMAGE_RANK = 4
 _OLD_GRID_MODES = {"linear": "bilinear", "cubic": "bicubic", "nearest": "nearest"}
-
-
-class CannotConvertError(Exception):
-    """Why a node cannot be brought to another opset; `enginery.graph.opset.convert` names the node."""
 
 
 def lower_by_schema(node: ir.Node, older: onnx.defs.OpSchema, newer: onnx.defs.OpSchema) -> None:
@@ -45,12 +53,12 @@ def lower_by_schema(node: ir.Node, older: onnx.defs.OpSchema, newer: onnx.defs.O
         CannotConvertError: the node uses what is new.
     """
     for name in [name for name in node.attributes if name not in older.attributes]:
-        _drop_attribute(node, name, default_value(newer, name), newer.since_version)
+        drop_attribute(node, name, default_value(newer, name), newer.since_version)
     for name in newer.attributes:
         default = default_value(newer, name)
         if name in older.attributes and name not in node.attributes and default != default_value(older, name):
-            _set(node, name, default)
-    _trim_inputs(node)
+            set_attribute(node, name, default)
+    trim_inputs(node)
     if len(node.inputs) > older.max_input:
         raise CannotConvertError(f"its input {len(older.inputs)} came with opset {newer.since_version}")
     if len([value for value in node.outputs if value.name]) > older.max_output:
@@ -59,7 +67,7 @@ def lower_by_schema(node: ir.Node, older: onnx.defs.OpSchema, newer: onnx.defs.O
 
 def _lower_reduction(node: ir.Node) -> None:
     """Bring axes from the second input into an attribute."""
-    axes = _ints(node, 1, "axes")
+    axes = constant_ints(node, 1, "axes")
     keeps = bool(attribute_value(node, "noop_with_empty_axes", 0))
     node.attributes.pop("noop_with_empty_axes", None)
     if not axes and keeps:
@@ -68,7 +76,7 @@ def _lower_reduction(node: ir.Node) -> None:
         node.op_type = "Identity"
         node.attributes.clear()
     elif axes:
-        _set(node, "axes", axes)
+        set_attribute(node, "axes", axes)
     node.resize_inputs(1)
 
 
@@ -78,63 +86,63 @@ def _lower_split(node: ir.Node) -> None:
     node.attributes.pop("num_outputs", None)
     if count is None or (len(node.inputs) > 1 and node.inputs[1] is not None):
         return
-    size = _dim(node, 0, attribute_value(node, "axis", 0))
+    size = fixed_dim(node, 0, attribute_value(node, "axis", 0))
     part = -(-size // count)
     parts = [part] * (count - 1) + [size - part * (count - 1)]
     if parts[-1] < 0:
         raise CannotConvertError(f"{size} elements cannot be split into {count} parts")
-    _set_input(node, 1, np.array(parts, np.int64), "split")
+    set_constant(node, 1, np.array(parts, np.int64), "split")
 
 
 def _lower_pad_axes(node: ir.Node) -> None:
     """Write the pads of all axes where only those of some are given."""
-    axes = _ints(node, 3, "axes")
+    axes = constant_ints(node, 3, "axes")
     if axes is None:
-        _trim_inputs(node)
+        trim_inputs(node)
         return
-    rank = _rank(node)
+    rank = rank_of(node)
     axes = [axis % rank for axis in axes]
     if axes != list(range(rank)):
-        pads = _ints(node, 1, "pads")
+        pads = constant_ints(node, 1, "pads")
         if pads is None:
             raise CannotConvertError("it has no pads")
         full = np.zeros((2, rank), np.int64)
         full[:, axes] = np.array(pads).reshape(2, -1)
-        _set_input(node, 1, full.reshape(-1), "pads")
+        set_constant(node, 1, full.reshape(-1), "pads")
     node.resize_inputs(3)
-    _trim_inputs(node)
+    trim_inputs(node)
 
 
 def _lower_pad_mode(node: ir.Node) -> None:
-    _allow(node, "mode", "constant", ("constant", "reflect", "edge"), 19)
+    allow_values(node, "mode", "constant", ("constant", "reflect", "edge"), 19)
 
 
 def _lower_resize_axes(node: ir.Node) -> None:
     """Write the scales or sizes of all axes where only those of some are given."""
     for name, old in (("antialias", 0), ("keep_aspect_ratio_policy", "stretch")):
-        _drop_attribute(node, name, old, 18)
+        drop_attribute(node, name, old, 18)
     axes = attribute_value(node, "axes", None)
     node.attributes.pop("axes", None)
     if axes is None:
         return
     if attribute_value(node, "coordinate_transformation_mode", "half_pixel") == "tf_crop_and_resize":
         raise CannotConvertError("axes beside tf_crop_and_resize came with opset 18")
-    rank = _rank(node)
+    rank = rank_of(node)
     axes = [axis % rank for axis in axes]
-    scales = _array(node, 2, "scales")
+    scales = constant_input(node, 2, "scales")
     if scales is not None and scales.size:
         full = np.ones(rank, np.float32)
         full[axes] = scales
-        _set_input(node, 2, full, "scales")
+        set_constant(node, 2, full, "scales")
         return
-    sizes = _ints(node, 3, "sizes")
+    sizes = constant_ints(node, 3, "sizes")
     if sizes is None:
         raise CannotConvertError("it has neither scales nor sizes")
     others = [axis for axis in range(rank) if axis not in axes]
     full_sizes = np.zeros(rank, np.int64)
     full_sizes[axes] = sizes
-    full_sizes[others] = [_dim(node, 0, axis) for axis in others]
-    _set_input(node, 3, full_sizes, "sizes")
+    full_sizes[others] = [fixed_dim(node, 0, axis) for axis in others]
+    set_constant(node, 3, full_sizes, "sizes")
 
 
 def _lower_resize_mode(node: ir.Node) -> None:
@@ -144,7 +152,7 @@ def _lower_resize_mode(node: ir.Node) -> None:
 
 
 def _lower_scatter(node: ir.Node) -> None:
-    _allow(node, "reduction", "none", ("none", "add", "mul"), 18)
+    allow_values(node, "reduction", "none", ("none", "add", "mul"), 18)
 
 
 def _lower_pool(node: ir.Node) -> None:
@@ -153,7 +161,7 @@ def _lower_pool(node: ir.Node) -> None:
     if dilations is not None and any(step != 1 for step in dilations):
         raise CannotConvertError(f"dilations={list(dilations)} came with a later opset")
     node.attributes.pop("dilations", None)
-    _drop_attribute(node, "ceil_mode", 0, 18) if node.op_type == "LpPool" else None
+    drop_attribute(node, "ceil_mode", 0, 18) if node.op_type == "LpPool" else None
 
 
 def _lower_cast(node: ir.Node) -> None:
@@ -163,7 +171,7 @@ def _lower_cast(node: ir.Node) -> None:
 
 def _lower_quantize(node: ir.Node) -> None:
     """Drop blocks of no size and an output type that the zero point says as well."""
-    _drop_attribute(node, "block_size", 0, 21)
+    drop_attribute(node, "block_size", 0, 21)
     kind = attribute_value(node, "output_dtype", 0)
     node.attributes.pop("output_dtype", None)
     zero = node.inputs[2] if len(node.inputs) > 2 else None  # noqa: PLR2004 - the third is the zero point
@@ -177,20 +185,20 @@ def _lower_quantize(node: ir.Node) -> None:
 
 def _lower_dft(node: ir.Node) -> None:
     """Bring the axis from the third input into the attribute; its default was another one."""
-    axes = _array(node, 2, "axis")
+    axes = constant_input(node, 2, "axis")
     axis = -2 if axes is None else int(axes.reshape(-1)[0])
     if axis < 0:
-        axis += _rank(node)
-    _set(node, "axis", axis)
+        axis += rank_of(node)
+    set_attribute(node, "axis", axis)
     node.resize_inputs(min(len(node.inputs), 2))
-    _trim_inputs(node)
+    trim_inputs(node)
 
 
 def _lower_grid_sample(node: ir.Node) -> None:
     """Name the mode as it was named, for pictures only."""
-    if _rank(node) != _IMAGE_RANK:
+    if rank_of(node) != _IMAGE_RANK:
         raise CannotConvertError("its input has not 4 dimensions, which came with opset 20")
-    _set(node, "mode", _OLD_GRID_MODES[attribute_value(node, "mode", "linear")])
+    set_attribute(node, "mode", _OLD_GRID_MODES[attribute_value(node, "mode", "linear")])
 
 
 def _lower_roi_align(node: ir.Node) -> None:
@@ -201,7 +209,7 @@ def _lower_roi_align(node: ir.Node) -> None:
 
 
 def _lower_batch_normalization(node: ir.Node) -> None:
-    _drop_attribute(node, "training_mode", 0, 14)
+    drop_attribute(node, "training_mode", 0, 14)
     if any(value.uses() or value.is_graph_output() for value in node.outputs[1:]):
         raise CannotConvertError("its further outputs mean another thing before opset 14")
     node.resize_outputs(1)
@@ -223,81 +231,29 @@ def _lower_reshape(node: ir.Node) -> None:
     node.attributes.pop("allowzero", None)
 
 
-def _allow(node: ir.Node, name: str, default: str, known: Sequence[str], since: int) -> None:
-    value = attribute_value(node, name, default)
-    if value not in known:
-        raise CannotConvertError(f"{name}={value} came with opset {since}")
+def _lower_softmax(node: ir.Node) -> None:
+    """Name the axis where it is the last; before opset 13, all axes from it on were taken together."""
+    rank = rank_of(node)
+    axis = attribute_value(node, "axis", -1) % max(rank, 1)
+    if axis != rank - 1:
+        raise CannotConvertError(f"axis={axis} of {rank} means another thing before opset 13")
+    set_attribute(node, "axis", axis)
 
 
-def _drop_attribute(node: ir.Node, name: str, default: Any, since: int) -> None:
-    value = attribute_value(node, name, default)
-    if value != default:
-        raise CannotConvertError(f"{name}={value} came with opset {since}")
-    node.attributes.pop(name, None)
+def keep_coordinates(node: ir.Node) -> None:
+    """Let a Resize that ONNX's version converter made of an older one, or of an Upsample, read the same places.
 
+    Before opset 11 they were asymmetric, which the converter forgets.
 
-def _array(node: ir.Node, index: int, what: str) -> np.ndarray[Any, Any] | None:
-    """Return a constant input; None where it is left out."""
-    value = node.inputs[index] if index < len(node.inputs) else None
-    if value is None:
-        return None
-    found = constant_value(value)
-    if found is None:
-        raise CannotConvertError(f"its {what} ({value.name!r}) are computed at run time, and no constant")
-    return found
-
-
-def _ints(node: ir.Node, index: int, what: str) -> list[int] | None:
-    found = _array(node, index, what)
-    return None if found is None else [int(number) for number in found.reshape(-1)]
-
-
-def _rank(node: ir.Node) -> int:
-    shape = node.inputs[0].shape if node.inputs and node.inputs[0] is not None else None
-    if shape is None:
-        raise CannotConvertError("the rank of its input is not known")
-    return len(shape)
-
-
-def _dim(node: ir.Node, index: int, axis: int) -> int:
-    value = node.inputs[index]
-    size = value.shape[axis] if value is not None and value.shape is not None else None
-    if not isinstance(size, int):
-        raise CannotConvertError(f"the size of its axis {axis} is not fixed")
-    return size
-
-
-def _set(node: ir.Node, name: str, value: Any) -> None:
-    import onnx_ir as ir
-
-    node.attributes[name] = ir.convenience.convert_attribute(name, value)
-
-
-def _set_input(node: ir.Node, index: int, array: np.ndarray[Any, Any], what: str) -> None:
-    """Give a node a constant for an input, from a Constant node right before it."""
-    import onnx_ir as ir
-
-    name = f"{node.outputs[0].name}/{what}"
-    made = ir.Node("", "Constant", [], [ir.AttrTensor("value", ir.Tensor(array, name=name))], name=name)
-    made.outputs[0].name = name
-    made.outputs[0].type, made.outputs[0].shape = (
-        ir.TensorType(ir.DataType.from_numpy(array.dtype)),
-        ir.Shape(array.shape),
-    )
-    made.metadata_props.update(node.metadata_props)
-    assert node.graph is not None  # noqa: S101 - it was found in one
-    node.graph.insert_before(node, made)
-    if index >= len(node.inputs):
-        node.resize_inputs(index + 1)
-    node.replace_input_with(index, made.outputs[0])
-
-
-def _trim_inputs(node: ir.Node) -> None:
-    """Forget optional inputs at the end that are left out."""
-    count = len(node.inputs)
-    while count and node.inputs[count - 1] is None:
-        count -= 1
-    node.resize_inputs(count)
+    Raises:
+        CannotConvertError: it takes the nearest element and may shrink: which one that was, nothing says.
+    """
+    if attribute_value(node, "mode", "nearest") == "nearest":
+        scales = constant_input(node, 2, "scales")
+        if scales is None or np.any(scales < 1):
+            raise CannotConvertError("which element is the nearest, to smaller sizes, was not said before opset 11")
+        set_attribute(node, "nearest_mode", "floor")
+    set_attribute(node, "coordinate_transformation_mode", "asymmetric")
 
 
 LOWERING: dict[tuple[str, int], Callable[[ir.Node], None]] = {
@@ -320,6 +276,7 @@ LOWERING: dict[tuple[str, int], Callable[[ir.Node], None]] = {
     ("BatchNormalization", 14): _lower_batch_normalization,
     ("Mod", 28): _lower_mod,
     ("Reshape", 14): _lower_reshape,
+    **{(name, 13): _lower_softmax for name in ("Hardmax", "LogSoftmax", "Softmax")},
 }
 """Operator and the opset whose form is left: what brings a node to the form before it."""
 

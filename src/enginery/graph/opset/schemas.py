@@ -10,7 +10,16 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-__all__ = ["DOMAINS", "attribute_value", "default_value", "definition_kind", "form_problem", "schema_at", "steps_down"]
+__all__ = [
+    "DOMAINS",
+    "attribute_value",
+    "default_value",
+    "definition_kind",
+    "first_version",
+    "form_problem",
+    "schema_at",
+    "steps_down",
+]
 
 DOMAINS = ("", "ai.onnx.ml")
 """Those whose operators ONNX describes by schemas."""
@@ -36,6 +45,16 @@ def schema_at(op: str, version: int, domain: str = "", *, deprecated: bool = Fal
     versions = _history().get((domain, op), {})
     since = max((since for since in versions if since <= version), default=None)
     return None if since is None or (versions[since].deprecated and not deprecated) else versions[since]
+
+
+def first_version(op: str, domain: str = "") -> int:
+    """Return the version of the operator set that brought an operator.
+
+    Example:
+        >>> first_version("GridSample")
+        16
+    """
+    return min(_history()[domain, op])
 
 
 def steps_down(op: str, newest: int, oldest: int, domain: str = "") -> list[tuple[Any, Any]]:
