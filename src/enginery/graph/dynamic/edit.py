@@ -15,7 +15,7 @@ from enginery.graph.passes.base import constant_value, is_op
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Blocked", "Editor"]
+__all__ = ["Blocked", "Editor", "input_of"]
 
 
 class Blocked(Exception):  # noqa: N818 - not an error of the user's; it becomes one with all others
@@ -110,14 +110,14 @@ class Editor:
         Raises:
             Blocked: it holds different things along the axis.
         """
-        value = _input(node, index)
+        value = input_of(node, index)
         ratio = self.ratio(dim)
         if ratio is None:
             raise Blocked(f"its input {value.name!r} has axis {axis} fixed at {self.facts.of(value).dim(axis)[0]}")
         if said := self.count_on(node, index, axis, dim):
             return said
         thin = self.thin(node, index, axis)
-        rank = len(self.facts.of(thin).shapes[0] or ())
+        rank = self.facts.of(thin).rank
         one, size = self.constant(node, np.array([1]), "one"), self.size(node, ratio)
         target = self.insert(node, "Concat", [size if a == axis else one for a in range(rank)], "sizes", axis=0)
         node.replace_input_with(index, self.insert(node, "Expand", [thin, target], "stretched"))
@@ -129,7 +129,7 @@ class Editor:
         Returns:
             What was done; empty where the input is of another kind.
         """
-        value = _input(node, index)
+        value = input_of(node, index)
         counted = self._count_on(node, value, axis) if self.ratio(dim) == 1 else None
         if counted is None:
             return ""
@@ -142,7 +142,7 @@ class Editor:
         Raises:
             Blocked: they differ, or nothing says that they do not.
         """
-        value = _input(node, index)
+        value = input_of(node, index)
         fact = self.facts.of(value)
         if fact.dim(axis)[0] == 1:
             return value
@@ -179,8 +179,8 @@ class Editor:
         producer = value.producer()
         if producer is None or not is_op(producer, "Gather") or producer.attributes.get_int("axis", 0) < 0:
             return None
-        indices, inner = _input(producer, 1), axis - producer.attributes.get_int("axis", 0)
-        return (producer, indices, inner) if 0 <= inner < len(self.facts.of(indices).shapes[0] or ()) else None
+        indices, inner = input_of(producer, 1), axis - producer.attributes.get_int("axis", 0)
+        return (producer, indices, inner) if 0 <= inner < self.facts.of(indices).rank else None
 
     def counted(self, node: ir.Node, ratio: Fraction = Fraction(1)) -> ir.Value:
         """Return the numbers from 0 to below the new size times `ratio`."""
@@ -202,7 +202,7 @@ class Editor:
         producer = value.producer()
         if producer is None or not is_op(producer, "Expand", "Tile", "ConstantOfShape"):
             return False
-        source = _input(producer, 0)
+        source = input_of(producer, 0)
         if producer.op_type == "ConstantOfShape":
             return True
         before, after = self.facts.of(source).shapes[0], self.facts.of(value).shapes[0]
@@ -219,7 +219,7 @@ class Editor:
         if producer is None:
             return None
         if is_op(producer, "Cast", "Identity"):
-            return self._again(node, producer, 0, self._count_on(node, _input(producer, 0), axis))
+            return self._again(node, producer, 0, self._count_on(node, input_of(producer, 0), axis))
         if found := self._looked_up(value, axis):
             return self._again(node, producer, 1, self._count_on(node, found[1], found[2]))
         return None
@@ -259,8 +259,13 @@ class Editor:
         return name
 
 
-def _input(node: ir.Node, index: int) -> ir.Value:
-    value = node.inputs[index]
+def input_of(node: ir.Node, index: int) -> ir.Value:
+    """Return an input that a node must have.
+
+    Raises:
+        Blocked: it is left out.
+    """
+    value = node.inputs[index] if index < len(node.inputs) else None
     if value is None:
-        raise TypeError(f"input {index} of {node.op_type} {node.name!r} is left out")
+        raise Blocked(f"its input {index} is left out")
     return value

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-__all__ = ["PROBES", "Array", "Dims", "Fact", "Facts"]
+__all__ = ["PROBES", "Array", "Dims", "Fact", "Facts", "varies"]
 
 Array: TypeAlias = np.ndarray[Any, np.dtype[Any]]
 Dims: TypeAlias = tuple["int | None", ...]
@@ -53,6 +53,11 @@ class Fact:
         differ = first is not None and any(other is not None and not _same(first, other) for other in self.data)
         return differ or any(shape != self.shapes[0] for shape in self.shapes)
 
+    @property
+    def rank(self) -> int:
+        """How many axes it has; 0 where that is unknown."""
+        return len(self.shapes[0]) if self.shapes[0] is not None else 0
+
     def dim(self, axis: int) -> tuple[int | None, ...]:
         """Return the size of one axis at every probe; None where it is unknown."""
         return tuple(shape[axis] if shape is not None and -len(shape) <= axis < len(shape) else None
@@ -60,9 +65,18 @@ class Fact:
 
     def varying(self) -> list[int]:
         """Return the axes whose sizes are known and differ between the probes of the axis that is made dynamic."""
-        rank = len(self.shapes[0]) if self.shapes[0] is not None else 0
-        dims = [self.dim(axis)[:PROBES] for axis in range(rank)]
-        return [axis for axis, dim in enumerate(dims) if None not in dim and len(set(dim)) > 1]
+        return [axis for axis in range(self.rank) if varies(self.dim(axis))]
+
+
+def varies(dim: Sequence[int | None]) -> bool:
+    """Say whether a dimension, given at every probe, follows the axis that is made dynamic.
+
+    Example:
+        >>> varies((2, 4, 6, 2)), varies((2, 2, 2, 4)), varies((2, None, 6))
+        (True, False, False)
+    """
+    own = dim[:PROBES]
+    return None not in own and len(set(own)) > 1
 
 
 class Facts:

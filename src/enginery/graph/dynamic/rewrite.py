@@ -12,9 +12,10 @@ from enginery.graph.base import all_graphs
 from enginery.graph.dynamic.edit import Blocked, Editor
 from enginery.graph.dynamic.facts import PROBES, Array, Fact, Facts
 from enginery.graph.dynamic.mends import MENDS
-from enginery.graph.dynamic.proof import Evaluate, Proof, prove
+from enginery.graph.dynamic.proof import prove
 from enginery.graph.dynamic.refusal import Blocker, place_of, refuse
 from enginery.graph.dynamic.request import DynamicAxes, read_dynamic
+from enginery.graph.dynamic.runs import Evaluate, Proof
 from enginery.graph.infer import infer_shapes
 from enginery.graph.passes.inline_functions import InlineFunctions
 from enginery.graph.passes.sort_nodes import SortNodes
