@@ -67,7 +67,7 @@ def test_shapes_names_and_notes(tmp_path):
 def test_axes_without_a_name_have_one_made_up(tmp_path):
     """A profile without names, and none at all, call an axis by its input and place."""
     named = build(chain, tmp_path, "x=1..8x4").manifest
-    assert (named.inputs[0].shape, named.outputs[0].shape) == (("x_dim0", 4), ("x_dim0", 4))
+    assert (named.inputs[0].shape, named.outputs[0].shape) == (("x_batch", 4), ("x_batch", 4))
     assert build(chain, tmp_path).manifest.inputs[0].profile is None
 
 

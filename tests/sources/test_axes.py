@@ -17,8 +17,8 @@ def test_equal_place_and_range_share_a_name():
     assert name_axes(shapes) == {
         "a": {0: "batch", 1: "dim1"},
         "b": {0: "batch", 1: "dim1"},
-        "c": {0: "batch_c"},
-        "d": {0: "batch_d", 1: "dim1_d"},
+        "c": {0: "c_batch"},
+        "d": {0: "d_batch", 1: "d_dim1"},
     }
 
 

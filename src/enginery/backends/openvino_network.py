@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import Any
 
 from enginery.errors import BuildError, SourceError
+from enginery.graph.base import axis_name
 from enginery.records import TensorInfo
 from enginery.spec import Shape
 
@@ -65,7 +66,7 @@ def name_ports(model: Any) -> None:
 def read_ports(model: Any, ov: ModuleType, shapes: Mapping[str, Shape]) -> tuple[tuple[TensorInfo, ...], ...]:
     """Describe the inputs and the outputs of a model whose ports are named.
 
-    A dynamic axis of an input is called as `shapes` calls it, else ``image_dim0``. An axis of an output has the name
+    A dynamic axis of an input is called as `shapes` calls it, else ``image_batch``. An axis of an output has the name
     of the input's axis that it follows, where OpenVINO can tell, else ``?``.
 
     Returns:
@@ -107,7 +108,7 @@ def _given_name(port: Any) -> str | None:
 def _axis_name(name: str, axis: int, shapes: Mapping[str, Shape]) -> str:
     dims = shapes[name].dims if name in shapes else ()
     asked = dims[axis].name if axis < len(dims) else None
-    return asked or f"{name}_dim{axis}"
+    return asked or axis_name(axis, name)
 
 
 def _infos(ports: Iterable[Any], symbols: Mapping[str, Any]) -> tuple[TensorInfo, ...]:

@@ -25,6 +25,7 @@ __all__ = [
     "Weight",
     "all_graphs",
     "all_nodes",
+    "axis_name",
     "constants",
     "convert_opset",
     "hash_model",
@@ -156,6 +157,17 @@ def tensor_info(value: ir.Value) -> TensorInfo:
     shape = value.shape
     dims = None if shape is None else tuple(_dim(dim) for dim in shape)
     return TensorInfo(value.name or "", type_name(value.type), dims, layout=value.metadata_props.get(LAYOUT))
+
+
+def axis_name(axis: int, tensor: str = "") -> str:
+    """Name an axis that nobody named: ``batch`` or ``dim1``, ``dim2``...; with `tensor`, that one's alone.
+
+    Example:
+        >>> axis_name(0), axis_name(1), axis_name(1, "mask")
+        ('batch', 'dim1', 'mask_dim1')
+    """
+    name = f"dim{axis}" if axis else "batch"
+    return f"{tensor}_{name}" if tensor else name
 
 
 def type_name(kind: ir.TypeProtocol | None) -> str:

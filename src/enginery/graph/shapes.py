@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from enginery.errors import GraphError, UnknownNameError
-from enginery.graph.base import all_graphs, tensor_info
+from enginery.graph.base import all_graphs, axis_name, tensor_info
 from enginery.graph.infer import infer_shapes
 from enginery.spec import Dim, Shape, show_sizes
 
@@ -165,12 +165,12 @@ def _agree(first: _Axis, axis: _Axis, name: str) -> None:
 
 def _default_name(axis: _Axis, axes: list[_Axis], owners: Mapping[str, _Axis]) -> str:
     """Name an axis that nobody named. Only the batch is taken to be shared between inputs, where its range is."""
-    name = f"dim{axis.axis}" if axis.axis else "batch"
+    name, alone = axis_name(axis.axis), axis_name(axis.axis, axis.tensor)
     owner = owners.get(name)
     if axis.axis == 0:
-        return name if owner is None or (owner.axis == 0 and owner.sizes == axis.sizes) else f"{axis.tensor}_{name}"
+        return name if owner is None or (owner.axis == 0 and owner.sizes == axis.sizes) else alone
     twins = {other.tensor for other in axes if other.axis == axis.axis and other.own is None and other.asked.dynamic}
-    return name if owner is None and len(twins) == 1 else f"{axis.tensor}_{name}"
+    return name if owner is None and len(twins) == 1 else alone
 
 
 def _write(value: ir.Value, axis: int, target: int | str) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from enginery.errors import UnknownNameError, UsageError
+from enginery.graph.base import axis_name
 from enginery.spec import Dim, Shape, show_sizes
 
 __all__ = ["check_shapes", "name_axes", "other_sizes", "resize", "tracing_sizes"]
@@ -20,7 +21,7 @@ def name_axes(shapes: Mapping[str, Shape]) -> dict[str, dict[int, str]]:
     """Name every dynamic axis: its own name, else ``batch`` for the first axis and ``dim1``, ``dim2``... for others.
 
     Axes of several inputs share a name, and so have one size in every call, where place and range are equal; the
-    same place with another range is another name, ``dim1_mask`` for the input ``mask``.
+    same place with another range is another name, ``mask_dim1`` for the input ``mask``.
 
     Args:
         shapes: the profile of each input by name.
@@ -51,11 +52,11 @@ def _name(dim: Dim, axis: int, tensor: str, ranges: dict[str, tuple[int | None, 
                 mend="one name is one size in every call: give equal ranges, or two names",
             )
         return dim.name
-    plain = "batch" if axis == 0 else f"dim{axis}"
-    for candidate in (plain, f"{plain}_{tensor}"):
+    alone = axis_name(axis, tensor)
+    for candidate in (axis_name(axis), alone):
         if ranges.setdefault(candidate, (axis, *sizes)) == (axis, *sizes):
             return candidate
-    return f"{plain}_{tensor}_"
+    return f"{alone}_"  # somebody gave that very name to another axis
 
 
 def check_shapes(shapes: Mapping[str, Shape], inputs: Mapping[str, tuple[int, ...]]) -> None:
