@@ -112,7 +112,8 @@ def _pickle_of(path: Path) -> bytes:
     if not zipfile.is_zipfile(path):
         return path.read_bytes()
     with zipfile.ZipFile(path) as archive:
-        return archive.read(entries(path)["data.pkl"])
+        name = entries(path).get("data.pkl")
+        return archive.read(name) if name else b""  # another library's archive
 
 
 def _load_torchscript(torch: ModuleType, path: Path) -> Any:

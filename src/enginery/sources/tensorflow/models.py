@@ -121,7 +121,7 @@ def _keras_error(error: Exception, label: str, version: str) -> SourceError:
             mend=f"replace the layer by one of Keras's own or a registered class, {_BY_HAND} if you trust it",
         )
     if isinstance(error, _BROKEN) or "Please ensure the file is an accessible" in text:
-        return CorruptModelError(f"{label} is damaged or cut short: {explain(error)}", mend="save or copy it again")
+        return CorruptModelError(f"{label} is damaged or cut short: {_first_line(error)}", mend="save or copy it again")
     if "No model config found" in text:
         return SourceError(
             f"{label} holds weights and no model", mend=f"save the model itself: model.save('model.keras'), {_BY_HAND}"
@@ -139,7 +139,13 @@ def _keras_error(error: Exception, label: str, version: str) -> SourceError:
 def _missing_class(text: str) -> str:
     lines = [line.strip() for line in text.splitlines()]
     found = (line for line in lines if "Could not locate" in line or "Unknown" in line)
-    return next(found, lines[-1]).partition(". ")[0][:200]
+    return next(found, lines[-1]).removeprefix("Exception encountered: ").partition(". ")[0][:200]
+
+
+def _first_line(error: Exception) -> str:
+    """Return what a library says of a broken file, without its advice and its own lines."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
 
 
 def keras_function(model: Any) -> Loaded:
@@ -256,7 +262,8 @@ def _saved_model_error(error: Exception, label: str, version: str) -> SourceErro
             mend="export it again without that operator, or as a function of TensorFlow's own",
         )
     if isinstance(error, (*_BROKEN, tf.errors.DataLossError, tf.errors.NotFoundError, tf.errors.OutOfRangeError)):
-        return CorruptModelError(f"{label} is damaged or incomplete: {explain(error)}", mend="save or copy it again")
+        said = _first_line(error)
+        return CorruptModelError(f"{label} is damaged or incomplete: {said}", mend="save or copy it again")
     return SourceError(f"{label} cannot be loaded by TensorFlow {version}: {explain(error)}", mend="save it again")
 
 

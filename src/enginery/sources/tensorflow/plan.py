@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from enginery.errors import UsageError
+from enginery.errors import UnknownNameError, UsageError
 from enginery.sources.axes import check_shapes, name_axes, resize, tracing_sizes
 from enginery.sources.base import Array
 from enginery.sources.plan import ExportPlan, make_example
@@ -51,9 +51,12 @@ def make_plan(
         examples: sizes of inputs without values.
 
     Raises:
-        UnknownNameError: `shapes` names no input.
+        UnknownNameError: `shapes` or `examples` name no input.
         UsageError: a shape does not fit the model's own, or an open axis has no size.
     """
+    unknown = [example.name for example in examples if example.name not in {info.name for info in inputs}]
+    if unknown:
+        raise UnknownNameError.from_choices("input", unknown[0], [info.name for info in inputs])
     feeds = {**(given or {}), **{example.name: make_example(example) for example in examples}}
     check_shapes(shapes, {info.name: tuple(size or 0 for size in info.shape) for info in inputs})
     batch = next((shapes[i.name].dims[0] for i in inputs if i.name in shapes and i.shape[:1] == (None,)), _TRIED)

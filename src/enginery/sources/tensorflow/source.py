@@ -189,11 +189,12 @@ class TensorflowSource:
             seconds = time.perf_counter() - begin
             record = self._record(graph, plan, exporter, seconds)
             return Exported(graph, replace(record, attempts=tuple(attempts), peak_memory_bytes=peak_bytes))
-        kind = ExporterCrashError if crashes == len(attempts) else ExportError
-        raise kind(
-            f"{self.label} cannot be exported to ONNX:\n  " + "\n  ".join(attempts),
-            mend="leave out or replace what is named above, or give a factory of the same model in PyTorch",
-        )
+        tried = f"{self.label} cannot be exported to ONNX:\n  " + "\n  ".join(attempts)
+        if crashes == len(attempts):
+            mend = "see whether memory ran out (dmesg), or give a factory of the same model in PyTorch"
+            raise ExporterCrashError(tried, mend=mend)
+        mend = "leave out or replace what is named above, or give a factory of the same model in PyTorch"
+        raise ExportError(tried, mend=mend)
 
     @functools.cached_property
     def _described(self) -> _Description:
@@ -296,4 +297,7 @@ class TensorflowSource:
 
 def _without_chatter(error: EngineryError) -> str:
     """Leave out of a crash's log what TensorFlow says at every start."""
-    return "\n    ".join(line for line in error.message.splitlines() if not _CHATTER.match(line))
+    lines = [line for line in error.message.splitlines() if not _CHATTER.match(line)]
+    if len(lines) == 1:
+        lines[0] = lines[0].removesuffix("; its log ends with:")
+    return "\n    ".join(lines)
