@@ -10,21 +10,18 @@ import contextlib
 import functools
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
 from enginery import optional
 from enginery.backends.asked import OptionRule, check_options, check_precision_offered
 from enginery.backends.base import Availability, Built, Capabilities, Definition
-from enginery.backends.elements import from_bytes, is_extended, to_bytes
 from enginery.backends.openvino_errors import diagnose
 from enginery.backends.openvino_layers import count_layers, element_types, precision_notes
 from enginery.backends.openvino_network import check_model, name_ports, network_types, newest_opset, read_ports
+from enginery.backends.openvino_runner import OpenVinoRunner, find_outputs, find_ports
 from enginery.backends.profiles import with_profiles
 from enginery.errors import BuildError, PrecisionError, ProviderError
 from enginery.graph.base import save_model, tensor_infos
@@ -44,10 +41,6 @@ _DEVICE = "CPU"
 _OPSETS = (((2026, 4), 27), ((0, 0), 21))
 _HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _NEEDS_ISA = {"bf16": {"avx512_bf16", "amx_bf16"}, "fp16": {"avx512_fp16", "amx_fp16"}}
-_TYPES = {
-    "bfloat16": "bf16", "float8e4m3fn": "f8e4m3", "float8e5m2": "f8e5m2", "float8e8m0": "f8e8m0",
-    "float4e2m1": "f4e2m1", "int4": "i4", "uint4": "u4", "uint2": "u2",
-}  # fmt: skip
 
 
 def probe() -> Availability:
@@ -98,7 +91,8 @@ def build(graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:
     with tempfile.TemporaryDirectory(prefix=".onnx", dir=folder) as scratch:
         save_model(graph, Path(scratch) / "model.onnx")
         model = _core().read_model(Path(scratch) / "model.onnx")
-        _ports(model.inputs, inputs), _output_ports(model.outputs, outputs)
+        find_ports(model.inputs, inputs)  # both refuse what OpenVINO has lost
+        find_outputs(model.outputs, outputs)
         notes += _bound(model, spec.shapes)
         _library().save_model(model, folder / _ARTEFACT, compress_to_fp16=False)
         del model  # it maps the file that goes with the folder
@@ -141,52 +135,7 @@ def open(folder: Path, manifest: ManifestRecord, options: Mapping[str, Option]) 
     """
     values = _options(manifest.options, options)
     compiled = _compile(folder, manifest.precision, values)
-    return OpenVinoRunner(compiled, manifest.inputs, manifest.outputs)
-
-
-class OpenVinoRunner:
-    """Runs one request of a compiled model; inputs are shared with OpenVINO during the call, outputs are copied."""
-
-    def __init__(self, compiled: Any, inputs: tuple[TensorInfo, ...], outputs: tuple[TensorInfo, ...]) -> None:
-        self._compiled = compiled
-        self._request = compiled.create_infer_request()
-        self._lock = threading.Lock()
-        places = _ports(compiled.inputs, inputs)
-        self._inputs = [
-            (at, info.name, _entry(info.dtype)) for at, info in zip(places, inputs, strict=True) if at is not None
-        ]
-        self._outputs = list(zip(_output_ports(compiled.outputs, outputs), outputs, strict=True))
-        self._names = [info.name for info in outputs]
-        # One tensor may be two outputs; a request's result then holds it once.
-        distinct = [at for at, _ in self._outputs] == list(range(len(set(compiled.outputs))))
-        self._plain = distinct and all(info.dtype in _NUMPY_TYPES for info in outputs)
-        threads = compiled.get_property("INFERENCE_NUM_THREADS")
-        streams = compiled.get_property("NUM_STREAMS")
-        self.placement = f"CPU, {threads} thread{'s' if threads != 1 else ''}" + (
-            f", {streams} streams" if streams != 1 else ""
-        )
-
-    def infer(self, feeds: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
-        """Run once; calls from several threads wait for one another."""
-        # By place in a dict: OpenVINO takes ten microseconds more for a list.
-        arrays = {at: feeds[name] if entry is None else entry(feeds[name]) for at, name, entry in self._inputs}
-        with self._lock:
-            if self._plain:
-                found = self._request.infer(arrays, share_inputs=True)
-                return dict(zip(self._names, found.values(), strict=True))
-            self._request.infer(arrays, share_inputs=True, share_outputs=True)
-            return {info.name: self._output(at, info) for at, info in self._outputs}
-
-    def _output(self, at: int, info: TensorInfo) -> np.ndarray[Any, Any]:
-        tensor = self._request.get_output_tensor(at)
-        if is_extended(info.dtype):
-            raw = np.array(tensor.data, order="C").reshape(-1).view(np.uint8)
-            return from_bytes(raw, tuple(tensor.shape), info.dtype)
-        return np.array(tensor.data)
-
-    def close(self) -> None:
-        """Let go of the request and the compiled model."""
-        del self._request, self._compiled
+    return OpenVinoRunner(compiled, manifest.inputs, manifest.outputs, _library())
 
 
 @functools.cache
@@ -278,55 +227,9 @@ def _integer_notes(inputs: Iterable[TensorInfo]) -> list[str]:
     return []
 
 
-def _ports(ports: list[Any], infos: tuple[TensorInfo, ...]) -> list[int | None]:
-    """Return for each tensor of the graph the position of OpenVINO's port: by name, else by place.
-
-    OpenVINO drops an input whose value no operator looks at (the second of CastLike), which is then None here.
-
-    Raises:
-        BuildError: a port belongs to no tensor, so that it would run on nothing.
-    """
-    names = [port.get_names() for port in ports]
-    if len(ports) == len(infos):
-        places = {name: at for at, named in enumerate(names) for name in named}
-        in_order = all(info.name in named for info, named in zip(infos, names, strict=True))
-        return [at if in_order else places.get(info.name, at) for at, info in enumerate(infos)]
-    found = [next((at for at, named in enumerate(names) if info.name in named), None) for info in infos]
-    if {at for at in found if at is not None} != set(range(len(ports))):
-        raise BuildError(
-            f"OpenVINO sees {len(ports)} tensors, and has lost the names of some, where the graph has {len(infos)}: "
-            f"{', '.join(info.name for info in infos)}",
-            mend="build with another backend",
-        )
-    return found
-
-
-def _output_ports(ports: list[Any], infos: tuple[TensorInfo, ...]) -> list[int]:
-    found = _ports(ports, infos)
-    lost = [info.name for at, info in zip(found, infos, strict=True) if at is None]
-    if lost:
-        raise BuildError(f"OpenVINO has lost the outputs {', '.join(lost)}", mend="build with another backend")
-    return [at for at in found if at is not None]
-
-
 def _refuse_texts(infos: Iterable[TensorInfo]) -> None:
     """Refuse texts before OpenVINO is called: as of 2026.4 it frees their memory twice, and the process dies."""
     for info in infos:
         if info.dtype == "string":
             message = f"{info.name!r} holds texts, which OpenVINO cannot take without crashing"
             raise BuildError(message, mend="build with another backend, or cut the text processing off the graph")
-
-
-def _entry(dtype: str) -> Callable[[np.ndarray[Any, Any]], Any] | None:
-    """Return what turns an array into what a request takes; None where it takes the array itself."""
-    return functools.partial(_extended_tensor, dtype) if is_extended(dtype) else None
-
-
-def _extended_tensor(dtype: str, array: np.ndarray[Any, Any]) -> Any:
-    ov = _library()
-    return ov.Tensor(to_bytes(array, dtype), ov.Shape(array.shape), getattr(ov.Type, _TYPES[dtype]))
-
-
-_NUMPY_TYPES = frozenset({
-    "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64",
-})  # fmt: skip
