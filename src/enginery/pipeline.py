@@ -79,6 +79,7 @@ def optimize(
     signature: str | None = None,
     weights: str | Path | None = None,
     make_dynamic: Sequence[str] = (),
+    output_names: Sequence[str] = (),
     spec: OptimizeSpec | None = None,
     progress: Progress | None = None,
 ) -> OptimizeResult:
@@ -103,6 +104,7 @@ def optimize(
         signature: which function of a SavedModel.
         weights: a file of weights for what a factory returns.
         make_dynamic: axes of an ONNX model that shall vary; see `enginery.spec.SourceSpec`.
+        output_names: a name for each output, in order, or ``OLD=NEW`` for some.
         spec: everything above in one, with the limits of verification and benchmark; stands over the arguments.
         progress: told what is going on.
 
@@ -147,7 +149,12 @@ def optimize(
         find_python(python)  # a slip in a path is told before any work
     progress.plan(*(step for step in _EXPECTED_S if spec.simplify or step[0] != "simplify"))
     asked = SourceSpec(
-        tuple(examples), example_inputs, signature, None if weights is None else str(weights), tuple(make_dynamic)
+        examples=tuple(examples),
+        example_inputs=example_inputs,
+        signature=signature,
+        weights=None if weights is None else str(weights),
+        make_dynamic=tuple(make_dynamic),
+        output_names=tuple(output_names),
     )
     with staging(output.resolve()) as folder, opened(source, asked) as found:
         network = preparation.network_design(found, folder)

@@ -188,6 +188,7 @@ class SourceSpec:
         weights: path of a file of weights to load into what a factory returns.
         make_dynamic: axes that an ONNX model has fixed and that shall vary, each as ``NAME`` (the first axis of
             every input) or ``NAME=INPUT:AXIS,INPUT:AXIS``.
+        output_names: what the outputs shall be called: a name for each, in order, or ``OLD=NEW`` for some.
         factory: the function that returned it, such as ``net.py:make``, for its label; set by `open_source`.
     """
 
@@ -196,6 +197,7 @@ class SourceSpec:
     signature: str | None = None
     weights: str | None = None
     make_dynamic: tuple[str, ...] = ()
+    output_names: tuple[str, ...] = ()
     factory: str = ""
 
 

@@ -55,6 +55,7 @@ def export(
     signature: str | None = None,
     weights: str | Path | None = None,
     make_dynamic: Sequence[str] = (),
+    output_names: Sequence[str] = (),
     shapes: Mapping[str, Shape] | None = None,
     opset: int | None = None,
     simplify: bool = False,
@@ -70,6 +71,7 @@ def export(
         signature: which function of a SavedModel.
         weights: a file of weights for what a factory returns.
         make_dynamic: axes of an ONNX model that shall vary; see `enginery.spec.SourceSpec`.
+        output_names: a name for each output, in order, or ``OLD=NEW`` for some.
         shapes: the profile of each input; a range makes that axis dynamic.
         opset: version of ONNX's operator set; None for the exporter's own choice.
         simplify: whether to simplify the graph as well.
@@ -86,7 +88,7 @@ def export(
         raise UsageError(f"{output} is no name for an ONNX file", mend=f"name it {output.with_suffix('.onnx')}")
     progress = progress or Progress()
     progress.plan(("export", 5.0), *([("simplify", 5.0)] if simplify else []))
-    asked = _source_spec(examples, example_inputs, signature, weights, make_dynamic)
+    asked = _source_spec(examples, example_inputs, signature, weights, make_dynamic, output_names)
     with staging(output.resolve()) as folder, opened(source, asked) as found:
         prepared = prepare(found, folder, shapes=shapes, opset=opset, simplify=simplify, progress=progress)
         files.save(files.load(prepared.path), output)
@@ -109,6 +111,7 @@ def build(
     signature: str | None = None,
     weights: str | Path | None = None,
     make_dynamic: Sequence[str] = (),
+    output_names: Sequence[str] = (),
     simplify: bool = True,
     in_process: bool = False,
     limit_s: float = _JOB_LIMIT_S,
@@ -128,6 +131,7 @@ def build(
         signature: as for `export`.
         weights: as for `export`.
         make_dynamic: as for `export`.
+        output_names: as for `export`.
         simplify: whether to simplify the graph first.
         in_process: build in this process instead, for debugging.
         limit_s: time limit of the build, in seconds.
@@ -150,7 +154,7 @@ def build(
         backends.get_available(backend)
     storage.refuse_to_replace(output)
     spec = BuildSpec(dict(shapes or {}), precision, dict(options or {}))
-    asked = _source_spec(examples, example_inputs, signature, weights, make_dynamic)
+    asked = _source_spec(examples, example_inputs, signature, weights, make_dynamic, output_names)
     with staging(output.resolve()) as folder, opened(source, asked) as found:
         backend = _choose_backend(found, backend)
         design = make_design(found, folder, shapes=shapes, simplify=simplify, in_process=in_process, progress=progress)
@@ -172,6 +176,7 @@ def verify(
     signature: str | None = None,
     weights: str | Path | None = None,
     make_dynamic: Sequence[str] = (),
+    output_names: Sequence[str] = (),
     data: str | Path | None = None,
     ranges: Mapping[str, Range] | None = None,
     spec: VerifySpec | None = None,
@@ -187,6 +192,7 @@ def verify(
         signature: as for `export`.
         weights: as for `export`.
         make_dynamic: as for `export`.
+        output_names: as for `export`.
         data: recorded inputs; random ones where none are given.
         ranges: of the random inputs, by name.
         spec: bound, seed and numbers of runs.
@@ -203,7 +209,7 @@ def verify(
     progress.plan(("export", 5.0), ("reference", 5.0), ("verify", 5.0))
     loaded = engines.load(engine)
     shapes = {info.name: info.profile for info in loaded.manifest.inputs if info.profile is not None}
-    asked = _source_spec(examples, example_inputs, signature, weights, make_dynamic)
+    asked = _source_spec(examples, example_inputs, signature, weights, make_dynamic, output_names)
     with tempfile.TemporaryDirectory(prefix="enginery-") as name, opened(source, asked) as found:
         try:
             prepared = prepare(reference_of(found), Path(name), shapes=shapes, simplify=False, progress=progress)
@@ -376,9 +382,15 @@ def _source_spec(
     signature: str | None,
     weights: str | Path | None,
     make_dynamic: Sequence[str],
+    output_names: Sequence[str],
 ) -> SourceSpec:
     return SourceSpec(
-        tuple(examples), example_inputs, signature, None if weights is None else str(weights), tuple(make_dynamic)
+        examples=tuple(examples),
+        example_inputs=example_inputs,
+        signature=signature,
+        weights=None if weights is None else str(weights),
+        make_dynamic=tuple(make_dynamic),
+        output_names=tuple(output_names),
     )
 
 

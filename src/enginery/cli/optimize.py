@@ -37,6 +37,7 @@ def command(
     signature: str | None,
     weights: str | None,
     make_dynamic: tuple[str, ...],
+    output_names: tuple[str, ...],
     data: str | None,
     ranges: dict[str, Any],
     as_json: bool,
@@ -57,7 +58,7 @@ def command(
     with working() as progress:
         result = pipeline.optimize(
             source, spec=spec, output=output, data=data, ranges=ranges, examples=examples, signature=signature,
-            weights=weights, make_dynamic=make_dynamic, progress=progress,
+            weights=weights, make_dynamic=make_dynamic, output_names=output_names, progress=progress,
         )  # fmt: skip
 
     def text(style: Style) -> str:

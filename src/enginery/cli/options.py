@@ -35,6 +35,7 @@ __all__ = [
     "objective",
     "option",
     "output",
+    "output_name",
     "parse_environments",
     "parse_options",
     "precision",
@@ -192,6 +193,10 @@ make_dynamic = click.option(
     "--make-dynamic", multiple=True, metavar="NAME[=INPUT:AXIS]",
     help="Let an axis that an ONNX model has fixed vary, such as batch: the first axis of every input.",
 )  # fmt: skip
+output_name = click.option(
+    "--output-name", "output_names", multiple=True, metavar="NAME",
+    help="What an output is called: one for each, in order, or OLD=NEW for some.",
+)  # fmt: skip
 precision = click.option(
     "--precision", default="fp32", show_default=True, metavar="NAME",
     callback=_read(check_precision), help=f"What to compute in: {', '.join(PRECISIONS)}.",
@@ -256,8 +261,8 @@ def output(metavar: str, help_text: str, *, required: bool = False) -> Callable[
 
 
 def source_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add what may be said of SOURCE: ``--example``, ``--signature``, ``--weights`` and ``--make-dynamic``."""
-    for add in (make_dynamic, weights, signature, example):
+    """Add what may be said of SOURCE: ``--example``, ``--output-name``, ``--signature``, ``--weights``, and others."""
+    for add in (make_dynamic, weights, signature, output_name, example):
         command = add(command)
     return command
 

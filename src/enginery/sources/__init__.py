@@ -71,6 +71,7 @@ def open_source(
     signature: str | None = None,
     weights: str | Path | None = None,
     make_dynamic: Sequence[str] = (),
+    output_names: Sequence[str] = (),
     spec: SourceSpec | None = None,
 ) -> Source:
     """Open a trained model of any known kind.
@@ -82,6 +83,7 @@ def open_source(
         signature: which function of a SavedModel.
         weights: a file of weights for what a factory returns.
         make_dynamic: axes of an ONNX model that shall vary; see `SourceSpec`.
+        output_names: a name for each output, in order, or ``OLD=NEW`` for some.
         spec: all of these in one; stands over them.
 
     Returns:
@@ -98,7 +100,12 @@ def open_source(
     if isinstance(thing, Source):
         return thing
     spec = spec or SourceSpec(
-        tuple(examples), example_inputs, signature, None if weights is None else str(weights), tuple(make_dynamic)
+        examples=tuple(examples),
+        example_inputs=example_inputs,
+        signature=signature,
+        weights=None if weights is None else str(weights),
+        make_dynamic=tuple(make_dynamic),
+        output_names=tuple(output_names),
     )
     thing, spec = _made(thing, spec)
     for kind, row in SOURCES.items():
@@ -106,8 +113,24 @@ def open_source(
         if module.recognises(thing):
             _check_options(kind, thing, spec)
             source: Source = module.open(thing, spec)
-            return source
+            return _with_names(source, spec)
     raise _refusal(thing, spec.factory)
+
+
+def _with_names(source: Source, spec: SourceSpec) -> Source:
+    """Give the outputs the names asked for; a hand-built network names its own."""
+    from enginery.sources.base import HandBuilt
+    from enginery.sources.renamed import RenamedOutputs
+
+    if not spec.output_names:
+        return source
+    if isinstance(source, HandBuilt):
+        source.close()
+        raise UsageError(
+            f"{source.label} is built by hand, and names its own outputs",
+            mend="leave the output names out, or change them where the network is built",
+        )
+    return RenamedOutputs(source, spec.output_names)
 
 
 def _made(thing: Any, spec: SourceSpec) -> tuple[Any, SourceSpec]:

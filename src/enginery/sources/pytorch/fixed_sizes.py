@@ -1,7 +1,7 @@
 """Which line of the user's code fixes a size: the operators of two calls at two sizes, compared side by side.
 
-A line that writes a batch of 4 into the model is often not the one that fails: ``x.reshape(4, -1)`` takes any batch, and
-a later layer, or none at all, finds out. What is found here is the best evidence, not a proof.
+A line that writes a batch of 4 into the model is often not the one that fails: ``x.reshape(4, -1)`` takes any batch,
+and a later layer, or none at all, finds out. What is found here is the best evidence, not a proof.
 """
 
 from __future__ import annotations
