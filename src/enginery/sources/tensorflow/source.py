@@ -18,6 +18,7 @@ from enginery.errors import (
     ExporterCrashError,
     ExportError,
     InputNameError,
+    OutputError,
     SourceError,
     WorkerCrashError,
     WorkerMemoryError,
@@ -34,6 +35,7 @@ from enginery.sources.tensorflow.graph import check_operators, name_nodes, name_
 from enginery.sources.tensorflow.plan import Input, make_plan
 from enginery.sources.tensorflow.process import FrameworkProcess
 from enginery.spec import Shape, SourceSpec
+from enginery.streams import quiet
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -180,6 +182,8 @@ class TensorflowSource:
             try:
                 graph, peak_bytes = self._convert(route, plan)
                 self._finish(graph, plan, evaluate)
+            except OutputError:  # no route is better where the disk is full
+                raise
             except EngineryError as error:  # what the framework raises comes as one of ours from its process
                 crashed = isinstance(error, _CRASHES)
                 crashes += crashed
@@ -241,7 +245,8 @@ class TensorflowSource:
         }
         path = folder / "model.onnx"
         said = self._call("convert", {"route": route, "shapes": shapes, "opset": plan.opset, "output": path})
-        graph = load_model(path)
+        with quiet("onnx_ir"):  # tf2onnx may leave attributes that are no text in what is refused below
+            graph = load_model(path)
         inputs, outputs = list(plan.feeds), list(plan.outputs)
         check_operators(graph)
         name_values(
