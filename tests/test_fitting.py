@@ -147,22 +147,27 @@ def test_a_conversion_that_computes_something_else_is_an_error(tmp_path):
     """The outputs of the converted graph are compared with the original's."""
     original = ir.from_onnx_text(AS_INITIALIZER)
     wrong = ir.from_onnx_text(AS_INITIALIZER.replace("ReduceMean", "ReduceMax"))
+    wrong.opset_imports[""] = 19
     with (
         Evaluator(tmp_path) as evaluator,
-        pytest.raises(GraphError, match="computes something else: output 'y' differs"),
+        pytest.raises(GraphError, match="from opset 18 to 19, the graph computes something else: output 'y' "),
     ):
         check_conversion(original, wrong, parse_shapes(["x=1..2x2x3"]), evaluator, Progress())
 
 
 def test_what_cannot_be_compared_is_said_loudly(tmp_path):
     """Random numbers cannot be compared; the line says that only the structure was checked."""
-    text = '<ir_version: 10, opset_import: ["" : 20]> m (float[2] x) => (float[2] y) { y = RandomNormalLike (x) }'
+    header = '<ir_version: 10, opset_import: ["" : 20, "ai.onnx.ml" : 5]>'
+    text = f"{header} m (float[2] x) => (float[2] y) {{ y = RandomNormalLike (x) }}"
     said = Said()
     with Evaluator(tmp_path) as evaluator:
-        graph = ir.from_onnx_text(text)
-        why = check_conversion(graph, graph, {}, evaluator, said)
+        graph, other = ir.from_onnx_text(text), ir.from_onnx_text(text)
+        other.opset_imports.update({"": 17, "ai.onnx.ml": 3})
+        why = check_conversion(graph, other, {}, evaluator, said)
     assert why.endswith("only the structure is checked: the graph draws random numbers")
-    assert said.lines == [f"opset 20 to 20: {why}"]
+    assert said.lines == [f"opset 20 to 17 and opset 5 to 3 of ai.onnx.ml: {why}"]
+    record = steps.export(write(text, tmp_path), tmp_path / "out.onnx", opset=17)
+    assert record.notes == ("converted from opset 20 to 17", why)
 
 
 def test_a_newer_ir_version_is_lowered_without_a_note(tmp_path):

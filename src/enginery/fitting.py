@@ -123,8 +123,8 @@ def check_conversion(
     from enginery.graph.base import all_nodes
     from enginery.graph.passes.base import is_random
 
-    own, target = original.opset_imports.get("", 0), converted.opset_imports.get("", 0)
-    mend = f"export the model with opset {target} in the first place"
+    versions = _changed_versions(original, converted)
+    mend = f"export the model with opset {converted.opset_imports.get('', 0)} in the first place"
     try:
         if any(is_random(node) for node in all_nodes(original)):
             raise InputError("the graph draws random numbers")
@@ -134,20 +134,25 @@ def check_conversion(
         raise
     except EngineryError as error:
         unchecked = f"outputs are not compared, only the structure is checked: {error.message}"
-        progress.say(f"opset {own} to {target}: {unchecked}")
+        progress.say(f"{versions}: {unchecked}")
         return unchecked
     try:
         found = evaluator.run(converted, feeds)
     except OutputError:
         raise
     except EngineryError as error:
-        message = f"converted from opset {own} to {target}, the graph does not run: {error.message}"
+        message = f"converted from {versions}, the graph does not run: {error.message}"
         raise GraphError(message, mend=mend) from error
     if said := difference(expected, found):
-        raise GraphError(
-            f"converted from opset {own} to {target}, the graph computes something else: {said}", mend=mend
-        )
+        raise GraphError(f"converted from {versions}, the graph computes something else: {said}", mend=mend)
     return ""
+
+
+def _changed_versions(original: ir.Model, converted: ir.Model) -> str:
+    """Say which opsets differ: ``opset 20 to 17``, or ``opset 5 to 3 of ai.onnx.ml``."""
+    pairs = [(domain, own, converted.opset_imports.get(domain, own)) for domain, own in original.opset_imports.items()]
+    said = [f"opset {a} to {b}" + (f" of {domain}" if domain else "") for domain, a, b in pairs if a != b]
+    return " and ".join(said)
 
 
 def small_feeds(graph: ir.Model, shapes: Mapping[str, Shape], limits: Mapping[str, Range] | None = None) -> list[Feeds]:

@@ -158,9 +158,10 @@ def prepare(
             exported = source.export(
                 shapes=shapes, opset=opset, evaluate=lambda model, feeds: evaluator.run(model, [feeds])[0]
             )
-            if exported.original is not None:
-                check_conversion(exported.original, exported.graph, shapes, evaluator, progress)
             record = replace(exported.record, nodes_with_module=note_modules(exported.graph))
+            if exported.original is not None:
+                unchecked = check_conversion(exported.original, exported.graph, shapes, evaluator, progress)
+                record = replace(record, notes=(*record.notes, *([unchecked] if unchecked else [])))
             plain = folder / "plain.onnx"
             files.save_shared(exported.graph, plain)
             graph = apply_shapes(files.load(plain), shapes)

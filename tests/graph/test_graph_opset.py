@@ -12,6 +12,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 import pytest
+from onnx.reference import ReferenceEvaluator
 
 from enginery.errors import GraphError
 from enginery.graph import base, files
@@ -34,6 +35,14 @@ def run(model, feeds):
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = ort.InferenceSession(ir.to_proto(model).SerializeToString(), options, providers=["CPUExecutionProvider"])
     return session.run(None, dict(feeds))
+
+
+def run_new(model, feeds):
+    """Compute as `run` does; what an older ONNX Runtime cannot, ONNX's reference evaluator can."""
+    try:
+        return run(model, feeds)
+    except Exception:  # noqa: BLE001 - its kinds are its own
+        return ReferenceEvaluator(ir.to_proto(model)).run(None, feeds)
 
 
 def nodes(model):
@@ -80,7 +89,7 @@ def test_lowered_to_17(opset, text):
     found = convert_opset(model, 17)
     assert found.opset_imports[""] == 17
     assert found.ir_version == 8
-    np.testing.assert_allclose(run(found, feeds)[0], run(model, feeds)[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(run(found, feeds)[0], run_new(model, feeds)[0], rtol=1e-5, atol=1e-6)
     onnx.checker.check_model(ir.to_proto(found), full_check=True)
 
 
