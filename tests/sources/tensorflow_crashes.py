@@ -23,8 +23,8 @@ def killed(*_):
 
 ROUTES["frozen"] = replace(ROUTES["frozen"], convert=abort)
 if sys.argv.pop(1) == "all":
-    ROUTES["keras"] = replace(ROUTES["keras"], convert=killed)
-    ROUTES["function"] = replace(ROUTES["function"], convert=killed)
+    for name in ("whole", "keras", "function"):
+        ROUTES[name] = replace(ROUTES[name], convert=killed)
 
 if __name__ == "__main__":
     jobs.main()

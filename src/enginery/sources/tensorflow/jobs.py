@@ -55,9 +55,12 @@ def convert(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, An
         raise UnknownNameError.from_choices("route", arguments["route"], ROUTES)
     request = Request(arguments["shapes"], arguments["opset"], Path(arguments["output"]))
     model = _model(state, arguments)
-    if model.weight_bytes <= _COPIED_BYTES:
+    route = ROUTES[arguments["route"]]
+    if not route.holds_weights or model.weight_bytes <= _COPIED_BYTES:
         os.environ.pop("TF2ONNX_CATCH_ERRORS", None)  # tf2onnx looks whether it is there, whatever it says
-    inputs, outputs = ROUTES[arguments["route"]].convert(model, request)
+    else:
+        os.environ["TF2ONNX_CATCH_ERRORS"] = _VARIABLES["TF2ONNX_CATCH_ERRORS"]
+    inputs, outputs = route.convert(model, request)
     return {"inputs": inputs, "outputs": outputs, "peak_memory_bytes": peak_memory_bytes()}
 
 

@@ -1,7 +1,8 @@
 """In the framework's process: the ways from TensorFlow to an ONNX file. `ROUTES` has them in the order of trial.
 
-A frozen graph comes first: the other two fail where Keras compiles a convolution (``jit_compile``), which leaves calls
-that tf2onnx writes into the file as they are, and where constants were captured.
+A frozen graph without its large weights comes first: it is the only one whose memory stays near that of the weights.
+Where tf2onnx needs to see them, they follow. The last two fail where Keras compiles a convolution (``jit_compile``),
+which leaves calls that tf2onnx writes into the file as they are, and where constants were captured.
 """
 
 from __future__ import annotations
@@ -15,15 +16,17 @@ from typing import Any
 import numpy as np
 
 from enginery.errors import ExportError
+from enginery.graph.base import save_model
 from enginery.optional import require
+from enginery.sources.tensorflow.freeze import allow_inlining, freeze
 from enginery.sources.tensorflow.models import Loaded
+from enginery.sources.tensorflow.weights import put_weights
 
 __all__ = ["DEFAULT_OPSET", "HIGHEST_OPSET", "ROUTES", "Request", "Route", "routes_of"]
 
 DEFAULT_OPSET = 18
 HIGHEST_OPSET = 18  # of tf2onnx 1.17
 _INLINE_BYTES = 1_800_000_000  # a message of protobuf holds 2 GB
-_KEEPS_CALLS = ("_XlaMustCompile", "_noinline")
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,19 @@ Written = tuple[Sequence[str] | None, Sequence[str] | None]
 
 @dataclass(frozen=True)
 class Route:
-    """A way to ONNX: what records call it, whether it needs a Keras model, and what goes it."""
+    """A way to ONNX.
+
+    Args:
+        label: what records call it.
+        keras_only: whether it needs a Keras model.
+        convert: what goes it.
+        holds_weights: whether tf2onnx holds all weights, and each copy that it makes of a graph copies them.
+    """
 
     label: str
     keras_only: bool
     convert: Callable[[Loaded, Request], Written]
+    holds_weights: bool = True
 
 
 def routes_of(model: Loaded) -> dict[str, str]:
@@ -56,7 +67,23 @@ def routes_of(model: Loaded) -> dict[str, str]:
 
 
 def convert_frozen(model: Loaded, request: Request) -> Written:
-    """Trace, turn variables into constants, inline every call, and let tf2onnx convert the graph.
+    """Trace, inline every call, and let tf2onnx convert the graph without its large weights, which follow later."""
+    import onnx_ir as ir
+
+    tf2onnx = _tf2onnx()
+    frozen = freeze(model.concrete(request.shapes))
+    proto, _ = tf2onnx.convert.from_graph_def(
+        frozen.graph, name=model.name, input_names=[*frozen.inputs, *frozen.weights], output_names=[*frozen.outputs],
+        opset=request.opset, custom_op_handlers=_handlers(),
+    )  # fmt: skip
+    graph = ir.from_proto(proto)
+    put_weights(graph, frozen.weights)
+    save_model(graph, request.output)
+    return frozen.inputs, frozen.outputs
+
+
+def convert_whole(model: Loaded, request: Request) -> Written:
+    """Trace, turn all variables into constants, inline every call, and let tf2onnx convert the graph.
 
     Raises:
         ExportError: the weights are too large for one message of protobuf.
@@ -68,7 +95,7 @@ def convert_frozen(model: Loaded, request: Request) -> Written:
         raise ExportError(f"a frozen graph holds less than 2 GB, the weights are {model.weight_bytes / 1e9:.1f} GB")
     frozen = convert_variables_to_constants_v2(model.concrete(request.shapes))
     graph = frozen.graph.as_graph_def()
-    _allow_inlining(graph)
+    allow_inlining(graph)
     inputs, outputs = [tensor.name for tensor in frozen.inputs], [tensor.name for tensor in frozen.outputs]
     tf2onnx.convert.from_graph_def(
         graph, name=model.name, input_names=inputs, output_names=outputs, opset=request.opset,
@@ -111,7 +138,8 @@ def convert_function(model: Loaded, request: Request) -> Written:
 
 
 ROUTES: dict[str, Route] = {
-    "frozen": Route("tf2onnx (frozen graph)", keras_only=False, convert=convert_frozen),
+    "frozen": Route("tf2onnx (frozen graph)", keras_only=False, convert=convert_frozen, holds_weights=False),
+    "whole": Route("tf2onnx (frozen graph with all weights)", keras_only=False, convert=convert_whole),
     "keras": Route("keras.Model.export (onnx)", keras_only=True, convert=convert_keras),
     "function": Route("tf2onnx (function)", keras_only=False, convert=convert_function),
 }
@@ -121,14 +149,6 @@ def _tf2onnx() -> Any:
     return require("tf2onnx.convert", extra="tensorflow", why="to convert a TensorFlow model to ONNX") and require(
         "tf2onnx", extra="tensorflow", why="to convert a TensorFlow model to ONNX"
     )
-
-
-def _allow_inlining(graph: Any) -> None:
-    """Take the marks off functions that keep them from being inlined: ONNX has no calls into compiled code."""
-    inner = [node for function in graph.library.function for node in function.node_def]
-    for item in (*graph.node, *inner, *graph.library.function):
-        for mark in _KEEPS_CALLS:
-            item.attr.pop(mark, None)
 
 
 def _handlers() -> dict[str, Any]:
