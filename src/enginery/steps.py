@@ -88,7 +88,10 @@ def export(
         raise UsageError(f"{output} is no name for an ONNX file", mend=f"name it {output.with_suffix('.onnx')}")
     progress = progress or Progress()
     progress.plan(("export", 5.0), *([("simplify", 5.0)] if simplify else []))
-    asked = _source_spec(examples, example_inputs, signature, weights, make_dynamic, output_names)
+    asked = _source_spec(
+        examples, example_inputs, signature=signature, weights=weights, make_dynamic=make_dynamic,
+        output_names=output_names,
+    )  # fmt: skip
     with staging(output.resolve()) as folder, opened(source, asked) as found:
         prepared = prepare(found, folder, shapes=shapes, opset=opset, simplify=simplify, progress=progress)
         files.save(files.load(prepared.path), output)
@@ -154,7 +157,10 @@ def build(
         backends.get_available(backend)
     storage.refuse_to_replace(output)
     spec = BuildSpec(dict(shapes or {}), precision, dict(options or {}))
-    asked = _source_spec(examples, example_inputs, signature, weights, make_dynamic, output_names)
+    asked = _source_spec(
+        examples, example_inputs, signature=signature, weights=weights, make_dynamic=make_dynamic,
+        output_names=output_names,
+    )  # fmt: skip
     with staging(output.resolve()) as folder, opened(source, asked) as found:
         backend = _choose_backend(found, backend)
         design = make_design(found, folder, shapes=shapes, simplify=simplify, in_process=in_process, progress=progress)
@@ -209,7 +215,10 @@ def verify(
     progress.plan(("export", 5.0), ("reference", 5.0), ("verify", 5.0))
     loaded = engines.load(engine)
     shapes = {info.name: info.profile for info in loaded.manifest.inputs if info.profile is not None}
-    asked = _source_spec(examples, example_inputs, signature, weights, make_dynamic, output_names)
+    asked = _source_spec(
+        examples, example_inputs, signature=signature, weights=weights, make_dynamic=make_dynamic,
+        output_names=output_names,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="enginery-") as name, opened(source, asked) as found:
         try:
             prepared = prepare(reference_of(found), Path(name), shapes=shapes, simplify=False, progress=progress)
@@ -379,6 +388,7 @@ def _build_at(
 def _source_spec(
     examples: Sequence[Example],
     example_inputs: Any,
+    *,
     signature: str | None,
     weights: str | Path | None,
     make_dynamic: Sequence[str],

@@ -11,29 +11,39 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Iterator
+from typing import TextIO
 
-__all__ = ["captured_stderr", "quiet", "stdout_to_stderr", "still_loggers"]
+__all__ = ["captured_stderr", "captured_stdout", "quiet", "stdout_to_stderr", "still_loggers"]
 
 _LOG = logging.getLogger("enginery.streams")
-_LOCK = threading.Lock()  # the descriptor belongs to the whole process
+_LOCKS = {1: threading.Lock(), 2: threading.Lock()}  # a descriptor belongs to the whole process
 
 
-@contextlib.contextmanager
-def captured_stderr() -> Iterator[list[str]]:
+def captured_stderr() -> contextlib.AbstractContextManager[list[str]]:
     """Yield a list that holds, after the block, the lines that were written to file descriptor 2 within it.
 
     Native libraries write there past `sys.stderr`. Other threads' lines land in the list too, so keep the block short.
     """
+    return _captured(2, sys.stderr)
+
+
+def captured_stdout() -> contextlib.AbstractContextManager[list[str]]:
+    """Do for file descriptor 1 what `captured_stderr` does for 2: stdout may be a record that someone parses."""
+    return _captured(1, sys.stdout)
+
+
+@contextlib.contextmanager
+def _captured(descriptor: int, stream: TextIO) -> Iterator[list[str]]:
     lines: list[str] = []
-    with _LOCK, tempfile.TemporaryFile() as file:
-        sys.stderr.flush()
-        kept = os.dup(2)
-        os.dup2(file.fileno(), 2)
+    with _LOCKS[descriptor], tempfile.TemporaryFile() as file:
+        stream.flush()
+        kept = os.dup(descriptor)
+        os.dup2(file.fileno(), descriptor)
         try:
             yield lines
         finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
+            stream.flush()
+            os.dup2(kept, descriptor)
             os.close(kept)
             file.seek(0)
             lines.extend(file.read().decode(errors="replace").splitlines())

@@ -53,8 +53,10 @@ def _pairs(asked: Sequence[str], own: Sequence[str]) -> Iterator[tuple[str, str]
             yield old, new
         return
     if len(asked) != len(own):
+        names = f"{len(asked)} output name{'s' * (len(asked) != 1)}"
+        outputs = f"{len(own)} output{'s' * (len(own) != 1)}"
         raise UsageError(
-            f"{len(asked)} output name{'s' * (len(asked) != 1)} for {len(own)} output{'s' * (len(own) != 1)}: {', '.join(own)}",
+            f"{names} for {outputs}: {', '.join(own)}",
             mend="give one name for each, in this order, or OLD=NEW for those that shall change",
         )
     yield from zip(own, asked, strict=True)

@@ -20,7 +20,7 @@ from enginery.sources.pytorch.graph_names import (
     strip_wrapper,
 )
 from enginery.sources.pytorch.lines import baked_line
-from enginery.streams import quiet
+from enginery.streams import captured_stdout, quiet
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -91,6 +91,7 @@ def by_torchscript(called: CalledByName, plan: ExportPlan) -> ir.Model:
     tensors = tuple(called.tensors(plan.feeds))
     with (
         called.evaluating(),
+        captured_stdout(),  # its C++ part prints the whole graph there when it fails
         quiet(*_NOISY) as warned,
         tempfile.TemporaryDirectory(prefix="enginery-") as folder,
     ):
