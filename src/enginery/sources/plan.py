@@ -14,7 +14,7 @@ from enginery.sources.axes import other_sizes, resize
 from enginery.sources.base import Array
 from enginery.spec import Dim, Example, Shape, show_sizes
 
-__all__ = ["ExportPlan", "check_agreement", "check_batch", "make_example", "show_shapes"]
+__all__ = ["ExportPlan", "check_agreement", "check_batch", "check_opset", "make_example", "show_shapes"]
 
 _FIXED = re.compile(r"static shape of (\d+) for dimension inputs\['tensors'\]\[(\d+)\]\.shape\[(\d+)\]")
 _SAME = 1e-2
@@ -148,6 +148,19 @@ def check_batch(
 
 def _batches(plan: ExportPlan, feeds: Mapping[str, Array]) -> set[int]:
     return {feeds[name].shape[0] for name, found in plan.axes.items() if found.get(0) and name in feeds}
+
+
+def check_opset(opset: int | None) -> None:
+    """Refuse an opset that the installed onnx does not know, before a framework works for it.
+
+    Raises:
+        ExportError: there is no such opset.
+    """
+    from onnx import defs
+
+    newest = defs.onnx_opset_version()
+    if opset is not None and opset > newest:
+        raise ExportError(f"there is no opset {opset} in the installed onnx", mend=f"give {newest} at the most")
 
 
 def make_example(example: Example) -> Array:

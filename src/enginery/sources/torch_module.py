@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from enginery import machine, storage
 from enginery.benchmark.base import Timer, call_timer
-from enginery.errors import CustomOperatorError, ExportError, SourceError, UsageError
+from enginery.errors import CustomOperatorError, ExportError, OutputError, SourceError, UsageError
 from enginery.optional import require, version
 from enginery.records import ExportRecord
 from enginery.sources.axes import check_shapes, name_axes, resize, tracing_sizes
 from enginery.sources.base import Array, Evaluate, Exported
 from enginery.sources.blame import explain
-from enginery.sources.plan import ExportPlan, check_batch, make_example, show_shapes
+from enginery.sources.plan import ExportPlan, check_batch, check_opset, make_example, show_shapes
 from enginery.sources.pytorch.called import CalledByName
 from enginery.sources.pytorch.exporters import by_dynamo, by_program, by_torchscript, finish
 from enginery.sources.pytorch.files import SUFFIXES, hash_state, load_file, missing_operator
@@ -195,6 +195,7 @@ class TorchModule:
             UsageError: a shape does not fit its example.
         """
         begin = time.perf_counter()
+        check_opset(opset)
         plan, exporters = self._plan(shapes, opset or _DEFAULT_OPSET)
         attempts: list[str] = []
         failures: list[Exception] = []
@@ -203,6 +204,8 @@ class TorchModule:
             try:
                 graph = export(plan)
                 finish(graph, plan, evaluate)
+            except OutputError:  # no exporter is better where the disk is full
+                raise
             except Exception as error:  # noqa: BLE001 - exporters raise anything; each reason is kept and shown
                 attempts.append(f"{exporter}: {explain(error)}")
                 failures.append(error)
