@@ -28,7 +28,6 @@ CONVERTS = "enginery.sources.tensorflow.jobs"
 FACTORIES = """
 import torch
 def none(): return None
-def five(): return 5
 def several(): return [torch.nn.Linear(4, 2)]
 def path(): return "model.onnx"
 def linear(): return torch.nn.Linear(4, 2).eval()
@@ -221,14 +220,12 @@ def test_weights_that_do_not_do(weights, code, said, refused, here):
     assert not (here / "ran").exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "kind"), [("none", "NoneType"), ("five", "int"), ("several", "list"), ("path", "str")]
-)
-def test_a_factory_that_returns_no_model(name, kind, refused, here):
-    """What it returned is named."""
+def test_a_factory_that_returns_no_model(refused, here):
+    """What it returned is named; a path is no model."""
     save_torch(here)
-    says = (f"made.py:{name} returned a {kind}, which is no trained model", "let it return a model")
-    refused(10, f"made.py:{name}", says=says)
+    for name, kind in (("none", "NoneType"), ("several", "list"), ("path", "str")):
+        says = (f"made.py:{name} returned a {kind}, which is no trained model", "let it return a model")
+        refused(10, f"made.py:{name}", says=says)
 
 
 # Options that mean nothing, or nothing possible
@@ -262,12 +259,18 @@ def test_axes_that_cannot_be_made_dynamic(asked, code, says, refused):
     refused(code, DIGITS, "--make-dynamic", asked, says=says)
 
 
-@pytest.mark.parametrize("opset", [5, 99])
-def test_an_opset_that_cannot_be(opset, refused, here):
-    """Neither a graph nor a module is brought to an opset that is too old, or that nobody has."""
+def test_an_opset_that_nobody_has(refused, saved, here):
+    """It is refused before a framework works for it."""
     save_torch(here)
-    refused(13, DIGITS, "--opset", opset, says=(str(opset), "mend: "))
-    refused(13, "made.py:linear", "--example", "x:float32[1,4]", "--opset", opset, says=(f"{opset} was asked for",))
+    says = ("there is no opset 99 in the installed onnx", "at the most")
+    for source, example in ((DIGITS, ()), ("made.py:linear", ("--example", "x:float32[1,4]"))):
+        refused(13, source, *example, "--opset", 99, says=says)
+    refused(13, saved / "plain.keras", "--opset", 99, says=says)
+
+
+def test_an_opset_that_is_too_old(refused):
+    """What cannot be brought to it is named."""
+    refused(13, DIGITS, "--opset", 5, says=("from opset 20 to 5: Relu 'node_relu'", "export the model with opset 5"))
 
 
 def test_a_keras_model_for_a_folder_that_takes_no_files(refused, saved, here):
