@@ -62,6 +62,7 @@ def test_an_onnx_model_is_opened_in_every_form(path, form):
     assert exported.record.opset == 17
     assert exported.record.dynamic_axes == {"x": ("batch",)}
     assert exported.record.nodes == 2
+    assert exported.record.peak_memory_bytes > 0
     feeds = source.example_feeds()
     assert list(feeds) == ["x"]
     np.testing.assert_array_equal(source.run(feeds)["y"], np.full((2, 3), 3.0, np.float32))

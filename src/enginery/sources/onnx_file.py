@@ -15,6 +15,7 @@ import numpy as np
 from enginery.benchmark.base import Timer, call_timer
 from enginery.errors import ExportError, GraphError, InputNameError, SourceError, SourceNotFoundError, UnknownNameError
 from enginery.graph.base import convert_opset, hash_model, load_model, make_dynamic, normalise, save_model, tensor_infos
+from enginery.machine import peak_memory_bytes
 from enginery.optional import version
 from enginery.records import ExportRecord
 from enginery.sources import nearest_files
@@ -125,6 +126,7 @@ class OnnxModel:
             seconds=time.perf_counter() - begin,
             nodes=sum(1 for _ in graph.graph),
             notes=notes,
+            peak_memory_bytes=peak_memory_bytes(),
         )
         return Exported(graph, record, original)
 

@@ -113,11 +113,11 @@ def _prove_shapes(proof: Proof, run: Runs) -> str:
             if known and any(a not in (None, b) for a, b in zip(inferred or (), real, strict=True)):
                 run.refuse(f"at {size}, output {name!r} has the shape {list(real)} instead of {list(inferred or ())}")
             followed |= {name} if proof.facts.of(value).moves else set()
-    names = ", ".join(repr(name) for name in sorted(followed)) or "no output"
+    names = ", ".join(repr(name) for name in sorted(followed)) or "none"
     shown = " and ".join(map(str, sizes))
     return (
         f"proved: the original's outputs at its own size; at {shown} it runs, and the outputs have the shapes that "
-        f"follow ({names} vary); their values there were not compared with anything"
+        f"follow (varying: {names}); their values there were not compared with anything"
         + (f"; the axis ends at {ends}" if (ends := _ends(run.blockers)) else "")
     )
 
