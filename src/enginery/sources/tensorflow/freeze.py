@@ -61,20 +61,13 @@ def freeze(function: Any) -> Frozen:
     """
     from tensorflow.python.framework import convert_to_constants as library
 
-    captured = {inner.op.name: outer for outer, inner in function.graph.captures}
-    large = _large(function)
-
-    def collect(kept: Iterable[str]) -> Any:
-        return library._FunctionConverterDataInEager(  # noqa: SLF001 - the public function keeps no variable
-            func=function, lower_control_flow=False, aggressive_inlining=False, variable_names_denylist=frozenset(kept)
-        )
-
-    data = collect(large)
+    captured = {inner.op.name for inner in function.graph.internal_captures}
+    large, inlined = _large(function), _inline(function)
+    data = _collect(function, inlined, large)
     apart = {name: large[name] for name in large if _is_plain(data.graph_def, name)}
     if len(apart) < len(large):
-        data = collect(apart)
+        data = _collect(function, inlined, apart)
     graph, _ = library._replace_variables_by_constants(data)  # noqa: SLF001
-    allow_inlining(graph)
     _make_inputs(graph, apart)
     apart |= _take_constants(graph)
     _widen_summands(graph)
@@ -92,6 +85,42 @@ def allow_inlining(graph: Any) -> None:
     for item in (*graph.node, *inner, *graph.library.function):
         for mark in _KEEPS_CALLS:
             item.attr.pop(mark, None)
+
+
+def _inline(function: Any) -> Any:
+    """Return the function's graph with every call replaced by what it calls."""
+    import tensorflow as tf
+    from tensorflow.core.protobuf import meta_graph_pb2
+    from tensorflow.python.framework import convert_to_constants as library
+    from tensorflow.python.grappler import tf_optimizer
+
+    graph = library.disable_lower_using_switch_merge(function.graph.as_graph_def())
+    allow_inlining(graph)
+    for inner in graph.library.function:
+        inner.attr.pop("api_implements", None)  # another version of it for a GPU, which keeps it from being inlined
+    message = tf.compat.v1.train.export_meta_graph(graph_def=graph, graph=tf.Graph())
+    ends = meta_graph_pb2.CollectionDef()
+    ends.node_list.value.extend(tensor.name for tensor in (*function.inputs, *function.outputs))
+    message.collection_def["train_op"].CopyFrom(ends)
+    config = tf.compat.v1.ConfigProto()
+    config.graph_options.rewrite_options.min_graph_nodes = -1  # small graphs too
+    config.graph_options.rewrite_options.optimizers.append("function")
+    return tf_optimizer.OptimizeGraph(config, message)
+
+
+def _collect(function: Any, graph: Any, kept: Iterable[str]) -> Any:
+    """Read the values of what a function captured, other than those to be kept apart."""
+    from tensorflow.python.framework import convert_to_constants as library
+
+    class Data(library._FunctionConverterDataInEager):  # type: ignore[misc, name-defined] # noqa: SLF001
+        """What the library makes of a function, of a graph that is inlined already."""
+
+        def __init__(self) -> None:
+            self._func = function
+            library._ConverterData.__init__(self, graph, variable_names_denylist=frozenset(kept))  # noqa: SLF001
+            self._build_tensor_data()
+
+    return Data()
 
 
 def _large(function: Any) -> dict[str, LargeWeight]:
