@@ -77,6 +77,14 @@ def parts_of_ours(name: str) -> list[str]:
     return name.split(".")[1:] if name.startswith("enginery.") else []
 
 
+def is_inside(parts: list[str]) -> bool:
+    """Say whether a name is a module or a folder of a stage, other than its `base.py`."""
+    if len(parts) == 1 or parts[1] == "base":
+        return False
+    place = SOURCE / parts[0] / parts[1]
+    return place.is_dir() or place.with_suffix(".py").exists()
+
+
 @pytest.mark.parametrize("path", modules(), ids=name_of)
 def test_arrows_point_down(path):
     """A module imports only what stands below it; a stage takes another stage's base.py or package, nothing else."""
@@ -91,8 +99,7 @@ def test_arrows_point_down(path):
         where = f"{name_of(path)}:{line} imports {imported}"
         assert LEVEL[parts[0]] <= LEVEL[own], f"{where}, which stands above it: pass what is needed as an argument"
         if own in STAGES and parts[0] in STAGES:
-            inside = len(parts) > 1 and (SOURCE / parts[0] / f"{parts[1]}.py").exists() and parts[1] != "base"
-            assert not inside, f"{where}, another stage's inside: move what is shared to {parts[0]}/base.py"
+            assert not is_inside(parts), f"{where}, another stage's inside: move what is shared to {parts[0]}/base.py"
 
 
 @pytest.mark.parametrize("path", modules(), ids=name_of)

@@ -14,7 +14,10 @@ import pytest
 import enginery
 from enginery import errors
 
-HEAVY = ("numpy", "onnx", "onnx_ir", "onnxruntime", "openvino", "torch", "onnxscript", "rich", "click", "PIL")
+HEAVY = (
+    "numpy", "onnx", "onnx_ir", "onnxruntime", "openvino", "torch", "onnxscript", "tensorflow", "keras", "tf2onnx",
+    "safetensors", "rich", "click", "PIL",
+)  # fmt: skip
 
 
 def loaded_by(code: str) -> list[str]:

@@ -140,7 +140,7 @@ def test_positions_count_on(dynamic):
     assert notes[1] == "1 node mended: Add 'y' [1x6x4]: 'p' counts on along axis 1"
     assert notes[2] == (
         "proved: the original's outputs at its own size; at 3 and 12 it runs, and the outputs have the shapes that "
-        "follow ('y' vary); their values there were not compared with anything"
+        "follow (varying: 'y'); their values there were not compared with anything"
     )
 
 
