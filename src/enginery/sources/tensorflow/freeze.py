@@ -63,11 +63,9 @@ def freeze(function: Any) -> Frozen:
 
     captured = {inner.op.name for inner in function.graph.internal_captures}
     large, inlined = _large(function), _inline(function)
-    data = _collect(function, inlined, large)
-    apart = {name: large[name] for name in large if _is_plain(data.graph_def, name)}
-    if len(apart) < len(large):
-        data = _collect(function, inlined, apart)
-    graph, _ = library._replace_variables_by_constants(data)  # noqa: SLF001
+    readers, kinds = _readers(inlined), {node.name: node.attr["dtype"].type for node in inlined.node}
+    apart = {name: large[name] for name in large if _is_plain(kinds[name], readers.get(name, set()))}
+    graph, _ = library._replace_variables_by_constants(_collect(function, inlined, apart))  # noqa: SLF001
     _make_inputs(graph, apart)
     apart |= _take_constants(graph)
     _widen_summands(graph)
@@ -105,14 +103,37 @@ def _inline(function: Any) -> Any:
     config = tf.compat.v1.ConfigProto()
     config.graph_options.rewrite_options.min_graph_nodes = -1  # small graphs too
     config.graph_options.rewrite_options.optimizers.append("function")
-    return tf_optimizer.OptimizeGraph(config, message)
+    inlined = tf_optimizer.OptimizeGraph(config, message)
+    _follow_variables(inlined)
+    return inlined
+
+
+def _follow_variables(graph: Any) -> None:
+    """Let nodes read variables themselves, and not through the identities that stand for a call's arguments."""
+    kind = _resource()
+    through = {
+        node.name: _source(node.input[0])
+        for node in graph.node
+        if node.op == "Identity" and node.attr["T"].type == kind and _source(node.input[0]) == node.input[0]
+    }
+    kept = [node for node in graph.node if node.name not in through]
+    for node in kept:
+        for place, text in enumerate(node.input):
+            source, mark = _source(text), "^" if text.startswith("^") else ""
+            if source in through:
+                while source in through:
+                    source = through[source]
+                node.input[place] = mark + source
+    copies = [type(node).FromString(node.SerializeToString()) for node in kept]
+    del graph.node[:]
+    graph.node.extend(copies)
 
 
 def _collect(function: Any, graph: Any, kept: Iterable[str]) -> Any:
     """Read the values of what a function captured, other than those to be kept apart."""
     from tensorflow.python.framework import convert_to_constants as library
 
-    class Data(library._FunctionConverterDataInEager):  # type: ignore[misc, name-defined] # noqa: SLF001
+    class Data(library._FunctionConverterDataInEager):  # type: ignore[misc]  # noqa: SLF001
         """What the library makes of a function, of a graph that is inlined already."""
 
         def __init__(self) -> None:
@@ -139,22 +160,25 @@ def _large(function: Any) -> dict[str, LargeWeight]:
     return found
 
 
-def _readers(graph: Any, name: str) -> list[Any]:
-    return [node for node in graph.node if any(_source(text) == name for text in node.input)]
+def _readers(graph: Any) -> dict[str, set[str]]:
+    """Return the operators that read what each node gives."""
+    found: dict[str, set[str]] = {}
+    for node in graph.node:
+        for text in node.input:
+            if not text.startswith("^"):
+                found.setdefault(_source(text), set()).add(node.op)
+    return found
 
 
 def _source(text: str) -> str:
     return text.lstrip("^").partition(":")[0]
 
 
-def _is_plain(graph: Any, name: str) -> bool:
+def _is_plain(kind: int, readers: set[str]) -> bool:
     """Say whether a captured variable is only read, and a captured tensor goes into no loop, branch or call."""
-    (node,) = (node for node in graph.node if node.name == name)
-    is_variable = node.attr["dtype"].type == _resource()
-    operators = {reader.op for reader in _readers(graph, name)}
-    if is_variable:
-        return operators <= set(_READS)
-    return not operators & _CONTROLS and not any("Call" in operator for operator in operators)
+    if kind == _resource():
+        return readers <= set(_READS)
+    return not readers & _CONTROLS and not any("Call" in operator for operator in readers)
 
 
 def _resource() -> int:
@@ -223,12 +247,12 @@ def _take_constants(graph: Any) -> dict[str, LargeWeight]:
     """Turn large constants into inputs, where all that reads them takes any tensor; return their values."""
     import tensorflow as tf
 
-    found = {}
+    found, readers = {}, _readers(graph)
     for node in graph.node:
         if node.op != "Const" or node.attr["value"].tensor.ByteSize() <= _LARGE_BYTES:
             continue
-        readers = [reader.op for reader in _readers(graph, node.name)]
-        if not readers or not set(readers) <= _PLAIN:
+        operators = readers.get(node.name)
+        if not operators or not operators <= _PLAIN:
             continue
         array, kind = tf.make_ndarray(node.attr["value"].tensor), node.attr["dtype"].type
         found[node.name] = LargeWeight(node.name, array.shape, functools.partial(np.asarray, array))
