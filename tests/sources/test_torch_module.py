@@ -468,3 +468,26 @@ def test_examples_that_do_not_fit_forward():
         open_source(Linear(), example_inputs=(torch.ones(1), torch.ones(1)))
     with pytest.raises(SourceError, match=r"examples for 'a', 'b', and forward\(ids, mask=None, \*, scale=None\)"):
         open_source(Masked(), example_inputs={"ids": torch.ones(1), "mask": torch.ones(1), "a": 1, "b": 2})
+
+
+@pytest.mark.parametrize("said", [{}, {"tgt_is_causal": True}], ids=["unsaid", "said"])
+def test_a_transformer_mask_that_is_looked_at(said):
+    """Where PyTorch's own transformer looks at the values of a mask, the mend is the argument that spares it that."""
+
+    class Masked(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.both = nn.Transformer(8, 2, 1, 1, 16, batch_first=True)
+
+        def forward(self, src, tgt):
+            mask = nn.Transformer.generate_square_subsequent_mask(tgt.shape[1])
+            return self.both(src, tgt, tgt_mask=mask, **said)
+
+    source = open_source(Masked(), example_inputs=(torch.randn(2, 5, 8), torch.randn(2, 6, 8)))
+    shapes = {"src": Shape.parse("batch:1..2..4x5x8"), "tgt": Shape.parse("batch:1..2..4xlength:2..6..9x8")}
+    if said:
+        assert source.export(shapes=shapes).record.attempts == ()
+        return
+    with pytest.raises(ExportError, match="cannot be exported to ONNX") as caught:
+        source.export(shapes=shapes)
+    assert caught.value.mend.startswith("say beside the mask whether it is causal, tgt_is_causal=True")

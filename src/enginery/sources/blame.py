@@ -11,7 +11,16 @@ from pathlib import Path
 
 from enginery.errors import EngineryError
 
-__all__ = ["Frame", "explain", "is_ours", "likely_line", "line_of_file", "line_of_frames", "line_of_stack"]
+__all__ = [
+    "Frame",
+    "explain",
+    "is_ours",
+    "likely_line",
+    "line_of_file",
+    "line_of_frames",
+    "line_of_stack",
+    "passed_through",
+]
 
 Frame = tuple[str, int, str]
 """File, line and function of one frame."""
@@ -52,6 +61,11 @@ def line_of_file(file: str, line: int) -> str:
         return ""
     text = linecache.getline(file, line).strip()
     return f"{Path(file).name}:{line}" + (f": {text}" if text else "")
+
+
+def passed_through(error: BaseException, function: str) -> bool:
+    """Say whether an error, or a cause of it, came out of a function of that name."""
+    return any(frame[2] == function for cause in _chain(error) for frame in _frames(cause))
 
 
 def is_ours(file: str) -> bool:

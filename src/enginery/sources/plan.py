@@ -86,8 +86,16 @@ class ExportPlan:
         return ", ".join(dict.fromkeys(found))
 
 
-def check_agreement(expected: Mapping[str, Array], found: Mapping[str, Array], what: str) -> None:
+def check_agreement(
+    expected: Mapping[str, Array], found: Mapping[str, Array], what: str, *, than: str = "the module"
+) -> None:
     """Compare outputs loosely: whether a graph computes the same thing, not how precisely.
+
+    Args:
+        expected: outputs of the source by name.
+        found: those of what was made of it.
+        what: what messages call the second.
+        than: what they call the first.
 
     Raises:
         ExportError: an output has another shape, or is further away than rounding explains.
@@ -95,7 +103,7 @@ def check_agreement(expected: Mapping[str, Array], found: Mapping[str, Array], w
     for name, right in expected.items():
         got = found[name]
         if right.shape != got.shape:
-            raise ExportError(f"{what} gives {name!r} the shape {got.shape}, the module {right.shape}")
+            raise ExportError(f"{what} gives {name!r} the shape {got.shape}, {than} {right.shape}")
         if right.dtype.kind not in "fc":
             error = float(np.mean(right != got)) if right.size else 0.0
         else:
@@ -103,7 +111,7 @@ def check_agreement(expected: Mapping[str, Array], found: Mapping[str, Array], w
             norm = float(np.linalg.norm(right[finite])) or 1.0
             error = float(np.linalg.norm((right - got)[finite])) / norm
         if not error <= _SAME:
-            raise ExportError(f"{what} gives another {name!r} than the module: relative error {error:.2g}")
+            raise ExportError(f"{what} gives another {name!r} than {than}: relative error {error:.2g}")
 
 
 def check_batch(

@@ -21,7 +21,7 @@ from enginery.optional import require, version
 from enginery.records import ExportRecord
 from enginery.sources.axes import check_shapes, name_axes, resize, tracing_sizes
 from enginery.sources.base import Array, Evaluate, Exported
-from enginery.sources.blame import explain
+from enginery.sources.blame import explain, passed_through
 from enginery.sources.plan import ExportPlan, check_batch, check_opset, make_example, show_shapes
 from enginery.sources.pytorch.called import CalledByName
 from enginery.sources.pytorch.exporters import by_dynamo, by_program, by_torchscript, finish
@@ -43,6 +43,14 @@ _WHY = "to take a PyTorch model"
 _FIXED_IN_CODE = (
     "a size is fixed in that line, or before it: take it from the input's shape there, or ask for one shape"
 )
+_CHANGE_LINES = "change the lines named above, or give a module that leaves that part out"
+_MENDS = {
+    "_detect_is_causal_mask": (
+        "say beside the mask whether it is causal, tgt_is_causal=True (src_is_causal, is_causal): PyTorch's "
+        "transformer looks at the mask's values where nobody says, which no graph can"
+    ),
+}
+"""What to do, by the function of PyTorch's own that an exporter does not come through."""
 _FIXED_IN_PROGRAM = "ask for sizes that the program takes, or export it again with other dynamic_shapes"
 
 
@@ -303,7 +311,8 @@ class TorchModule:
                 f"{listed}\nONNX has no form of {custom}",
                 mend="write that part with PyTorch's own operators, or leave it out of the model",
             )
-        return ExportError(listed, mend="change the lines named above, or give a module that leaves that part out")
+        known = (mend for place, mend in _MENDS.items() if any(passed_through(error, place) for error in failures))
+        return ExportError(listed, mend=next(known, _CHANGE_LINES))
 
     def _record(
         self, graph: ir.Model, exporter: str, plan: ExportPlan, attempts: Sequence[str], seconds: float
