@@ -116,6 +116,8 @@ def test_a_saved_model_without_variables(refused, saved, here):
         (("--shapes", "imag=1..4x12x12x3"), 3, "did you mean 'image'?"),
         (("--shapes", "image=1..4x9x12x3"), 2, "input 'image', axis 1 is 12 in the model, 9 was asked for"),
         (("--example", "imag:float32[1,12,12,3]"), 3, "did you mean 'image'?"),
+        (("--example", "image:float32[4]"), 2, "is float32[4], the model takes float32[?,12,12,3]"),
+        (("--example", "image:int64[2,12,12,3]"), 2, "is int64[2,12,12,3], the model takes float32[?,12,12,3]"),
     ],
 )
 def test_words_that_do_not_fit_a_signature(words, code, said, refused, saved):

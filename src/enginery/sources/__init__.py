@@ -192,7 +192,7 @@ def _check_options(kind: str, thing: Any, spec: SourceSpec) -> None:
     for name in ("signature", "weights", "make_dynamic"):
         if getattr(spec, name) and name not in takes[kind]:
             who = " or ".join(SOURCES[other].summary for other in SOURCES if name in takes[other])
-            shown = thing if isinstance(thing, (str, Path)) else _type_name(thing)
+            shown = thing if isinstance(thing, (str, Path)) else spec.factory or _type_name(thing)
             raise UsageError(
                 f"{name.replace('_', '-')} {_shown(getattr(spec, name))!r} means nothing for {shown}",
                 mend=f"leave it out: it is for {who}",

@@ -184,7 +184,10 @@ def make_example(example: Example) -> Array:
         return np.zeros(example.shape, dtype)
     if dtype.kind == "b":
         return np.ones(example.shape, dtype)
-    raise UsageError(f"no example of {example.dtype} can be made up for {example.name!r}", mend="give real inputs")
+    raise UsageError(
+        f"no example of {example.dtype} can be made up for {example.name!r}",
+        mend="give real inputs, in Python: example_inputs=..., or a model that takes numbers",
+    )
 
 
 def show_shapes(feeds: Mapping[str, Array]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from enginery.dtypes import numpy_dtype
 from enginery.errors import UnknownNameError, UsageError
 from enginery.sources.axes import check_shapes, name_axes, resize, tracing_sizes
 from enginery.sources.base import Array
@@ -46,18 +47,20 @@ def make_plan(
         inputs: in their order.
         outputs: their names.
         shapes: the profiles asked for.
-        opset: version of ONNX's operator set; None for the converter's best.
+        opset: version of ONNX's operator set, lowered to the highest that the converter writes; None for its best.
         given: real inputs by name; None where there are none.
         examples: sizes of inputs without values.
 
     Raises:
         UnknownNameError: `shapes` or `examples` name no input.
-        UsageError: a shape does not fit the model's own, or an open axis has no size.
+        UsageError: a shape or an example does not fit the model's own, or an open axis has no size.
     """
     unknown = [example.name for example in examples if example.name not in {info.name for info in inputs}]
     if unknown:
         raise UnknownNameError.from_choices("input", unknown[0], [info.name for info in inputs])
     feeds = {**(given or {}), **{example.name: make_example(example) for example in examples}}
+    for info in inputs:
+        _check_fit(info, feeds.get(info.name))
     check_shapes(shapes, {info.name: tuple(size or 0 for size in info.shape) for info in inputs})
     batch = next((shapes[i.name].dims[0] for i in inputs if i.name in shapes and i.shape[:1] == (None,)), _TRIED)
     profiles = {info.name: _profile(info, shapes.get(info.name), batch, feeds.get(info.name)) for info in inputs}
@@ -69,11 +72,24 @@ def make_plan(
     }
     sized = {name: resize(array, tracing_sizes(profiles[name], array.shape)) for name, array in made.items()}
     axes = {name: found for name, found in name_axes(profiles).items() if found}
-    notes = []
-    if opset is not None and opset > HIGHEST_OPSET:
-        notes.append(f"tf2onnx writes opset {HIGHEST_OPSET} at the most, {opset} was asked for")
     written = min(opset or DEFAULT_OPSET, HIGHEST_OPSET)
-    return ExportPlan(sized, tuple(outputs), axes, profiles, written, title, notes)
+    return ExportPlan(sized, tuple(outputs), axes, profiles, written, title)
+
+
+def _check_fit(info: Input, example: Array | None) -> None:
+    """Refuse an example whose element type, dimensions or fixed sizes are not the model's."""
+    if example is None:
+        return
+    sizes = zip(info.shape, example.shape, strict=False)
+    fits = len(info.shape) == example.ndim and all(own in (None, size) for own, size in sizes)
+    alike = info.dtype == "string" or example.dtype == numpy_dtype(info.dtype)  # strings come in several types
+    if not (fits and alike):
+        own = ",".join("?" if size is None else str(size) for size in info.shape)
+        given = ",".join(map(str, example.shape))
+        raise UsageError(
+            f"the example of {info.name!r} is {example.dtype}[{given}], the model takes {info.dtype}[{own}]",
+            mend="give one that fits; ? may be any size",
+        )
 
 
 def _profile(info: Input, asked: Shape | None, batch: Dim, example: Array | None) -> Shape:
