@@ -21,12 +21,12 @@ from enginery.optional import require, version
 from enginery.records import ExportRecord
 from enginery.sources.axes import check_shapes, name_axes, resize, tracing_sizes
 from enginery.sources.base import Array, Evaluate, Exported
-from enginery.sources.blame import explain, passed_through
+from enginery.sources.blame import explain
 from enginery.sources.plan import ExportPlan, check_batch, check_opset, make_example, show_shapes
-from enginery.sources.pytorch.called import CalledByName
-from enginery.sources.pytorch.exporters import by_dynamo, by_program, by_torchscript, finish
+from enginery.sources.pytorch.called import CalledByName, fixing_line
+from enginery.sources.pytorch.exporters import by_dynamo, by_program, by_torchscript, finish, mend_of
 from enginery.sources.pytorch.files import SUFFIXES, hash_state, load_file, missing_operator
-from enginery.sources.pytorch.fixed_sizes import FindSize, find_fixed_size, find_written_size
+from enginery.sources.pytorch.fixed_sizes import find_fixed_size, find_written_size
 from enginery.sources.pytorch.program import Program
 from enginery.sources.pytorch.weights import load_weights
 from enginery.spec import Example, Shape, SourceSpec
@@ -43,14 +43,6 @@ _WHY = "to take a PyTorch model"
 _FIXED_IN_CODE = (
     "a size is fixed in that line, or before it: take it from the input's shape there, or ask for one shape"
 )
-_CHANGE_LINES = "change the lines named above, or give a module that leaves that part out"
-_MENDS = {
-    "_detect_is_causal_mask": (
-        "say beside the mask whether it is causal, tgt_is_causal=True (src_is_causal, is_causal): PyTorch's "
-        "transformer looks at the mask's values where nobody says, which no graph can"
-    ),
-}
-"""What to do, by the function of PyTorch's own that an exporter does not come through."""
 _FIXED_IN_PROGRAM = "ask for sizes that the program takes, or export it again with other dynamic_shapes"
 
 
@@ -239,7 +231,7 @@ class TorchModule:
             plan.notes.append(f"sizes follow from {', '.join(tied)}, which was checked at one value only")
         plan.checks.extend(self._checked(plan))
         plan.outputs = tuple(plan.checks[0][1])
-        check_batch(plan, self.label, example=example, blame=functools.partial(self._blamed, plan))
+        check_batch(plan, self.label, example=example, blame=lambda: self._folding_line(plan))
         traced = ("torch.onnx.export (TorchScript)", functools.partial(by_torchscript, self._called))
         if self._program is not None:
             written = functools.partial(by_program, self._program.program, symbols)
@@ -248,9 +240,9 @@ class TorchModule:
             return plan, [traced]
         return plan, [("torch.onnx.export (dynamo)", functools.partial(by_dynamo, self._called)), traced]
 
-    def _blamed(self, plan: ExportPlan) -> str:
+    def _folding_line(self, plan: ExportPlan) -> str:
         (one, _), (other, _), *_ = plan.checks
-        return self._fixing_line(one, other, find_fixed_size)
+        return fixing_line(self._called, one, other, find_fixed_size)
 
     def _opening_notes(self) -> Iterator[str]:
         yield from self._notes
@@ -282,27 +274,13 @@ class TorchModule:
             if others and show_shapes(others[0]) != at:
                 return self._run_one(others)
             self.run(example)  # where this fails too, it is not the size
-            where = self._fixing_line(example, feeds, find_fixed_size)
-            where = where or self._fixing_line(example, feeds, find_written_size)
+            where = fixing_line(self._called, example, feeds, find_fixed_size, find_written_size)
             told = where and where.partition(": ")[0] not in error.message
             raise ExportError(
                 f"at {at}, which is within the shapes asked for, {error.message}"
                 + (f"; the size is most likely fixed at {where}" if told else ""),
                 mend=_FIXED_IN_PROGRAM if self._program is not None else _FIXED_IN_CODE,
             ) from error
-
-    def _fixing_line(self, one: Mapping[str, Array], other: Mapping[str, Array], find: FindSize) -> str:
-        """Run the module at two sizes once more, and compare its operators; an empty text where that tells nothing."""
-        example = self._called.example
-        varying = {
-            (name, axis)
-            for name in one
-            for axis, (a, b) in enumerate(zip(one[name].shape, other[name].shape, strict=True))
-            if a != b
-        }
-        pairs = {(one[name].shape[axis], other[name].shape[axis]) for name, axis in varying}
-        written = {example[name].shape[axis] for name, axis in varying}
-        return find(self._called.steps(one), self._called.steps(other), pairs, written)
 
     def _failed(self, attempts: Sequence[str], failures: Sequence[Exception]) -> SourceError:
         listed = f"{self.label} cannot be exported to ONNX:\n  " + "\n  ".join(attempts)
@@ -311,8 +289,7 @@ class TorchModule:
                 f"{listed}\nONNX has no form of {custom}",
                 mend="write that part with PyTorch's own operators, or leave it out of the model",
             )
-        known = (mend for place, mend in _MENDS.items() if any(passed_through(error, place) for error in failures))
-        return ExportError(listed, mend=next(known, _CHANGE_LINES))
+        return ExportError(listed, mend=mend_of(failures))
 
     def _record(
         self, graph: ir.Model, exporter: str, plan: ExportPlan, attempts: Sequence[str], seconds: float

@@ -19,11 +19,11 @@ from enginery.errors import InputNameError, SourceError
 from enginery.sources.base import Array
 from enginery.sources.blame import likely_line
 from enginery.sources.pytorch.binding import bind
-from enginery.sources.pytorch.fixed_sizes import Step, recorded_steps
+from enginery.sources.pytorch.fixed_sizes import FindSize, Step, recorded_steps
 from enginery.sources.pytorch.nesting import fill, name_leaves
 from enginery.streams import stdout_to_stderr
 
-__all__ = ["CalledByName", "forward_signature"]
+__all__ = ["CalledByName", "fixing_line", "forward_signature"]
 
 _NEEDS_EXAMPLES = 'give example inputs: example_inputs=..., or --example "NAME:float32[1,3,224,224]" for each input'
 
@@ -209,3 +209,27 @@ class CalledByName:
     def _device(self) -> Any:
         tensor = next(self._module.parameters(), next(self._module.buffers(), None))
         return self._torch.device("cpu") if tensor is None else tensor.device
+
+
+def fixing_line(called: CalledByName, one: Mapping[str, Array], other: Mapping[str, Array], *finds: FindSize) -> str:
+    """Call a module at two sizes once more, and compare its operators.
+
+    Args:
+        called: the module.
+        one: inputs of a call that went well.
+        other: inputs of other sizes.
+        finds: what looks at the operators, the strongest evidence first.
+
+    Returns:
+        The line that fixes a size, as far as can be told; an empty text where nothing tells.
+    """
+    varying = [
+        (name, axis)
+        for name, array in one.items()
+        for axis, (a, b) in enumerate(zip(array.shape, other[name].shape, strict=True))
+        if a != b
+    ]
+    pairs = {(one[name].shape[axis], other[name].shape[axis]) for name, axis in varying}
+    written = {called.example[name].shape[axis] for name, axis in varying}
+    steps = called.steps(one), called.steps(other)
+    return next(filter(None, (find(*steps, pairs, written) for find in finds)), "")

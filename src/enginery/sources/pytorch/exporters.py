@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enginery.errors import ExportError
 from enginery.sources.base import Evaluate
-from enginery.sources.blame import explain, line_of_file
+from enginery.sources.blame import explain, line_of_file, passed_through
 from enginery.sources.plan import ExportPlan, check_agreement, show_shapes
 from enginery.sources.pytorch.called import CalledByName
 from enginery.sources.pytorch.graph_names import (
@@ -25,9 +25,17 @@ from enginery.streams import captured_stdout, quiet
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["by_dynamo", "by_program", "by_torchscript", "finish"]
+__all__ = ["by_dynamo", "by_program", "by_torchscript", "finish", "mend_of"]
 
 _LOWEST_DYNAMO_OPSET = 18  # it writes 18 without a word when asked for less
+_CHANGE_LINES = "change the lines named above, or give a module that leaves that part out"
+_MENDS = {
+    "_detect_is_causal_mask": (
+        "say beside the mask whether it is causal, tgt_is_causal=True (src_is_causal, is_causal): PyTorch's "
+        "transformer looks at the mask's values where nobody says, which no graph can"
+    ),
+}
+"""What to do, by the function of PyTorch's own that an exporter does not come through."""
 _NOISY = ("torch", "torch.onnx", "torch.export", "torch._dynamo", "onnxscript", "onnx_ir")
 
 
@@ -144,6 +152,12 @@ def finish(graph: ir.Model, plan: ExportPlan, evaluate: Evaluate | None) -> None
         return
     for feeds, expected in plan.checks:
         check_agreement(expected, evaluate(graph, feeds), f"its graph, at {show_shapes(feeds)},")
+
+
+def mend_of(failures: Sequence[Exception]) -> str:
+    """Say what to do where every exporter failed."""
+    known = (mend for place, mend in _MENDS.items() if any(passed_through(error, place) for error in failures))
+    return next(known, _CHANGE_LINES)
 
 
 def _check_trace(called: CalledByName, traced: Any, plan: ExportPlan, lines: list[str]) -> None:
