@@ -242,3 +242,12 @@ def test_a_missing_library_has_its_pip_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow", None)
     with pytest.raises(MissingExtraError, match=r'tensorflow is not installed.*pip install "enginery\[tensorflow\]"'):
         open_source(tmp_path / "m.keras")
+
+
+def test_higher_opsets_come_from_our_own_conversion(small, evaluate):
+    """What tf2onnx does not write is converted to, and the graph before is there to compare with."""
+    found = small.export(shapes={"image": Shape.parse("2x12x12x3")}, opset=20, evaluate=evaluate)
+    assert (found.record.opset, found.graph.opset_imports[""], found.original.opset_imports[""]) == (20, 20, 18)
+    assert "converted from opset 18 to 20" in found.record.notes
+    images = np.random.default_rng(0).standard_normal((2, 12, 12, 3), np.float32)
+    close_to(evaluate(found.graph, {"image": images}), small.run({"image": images}))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -127,10 +126,13 @@ def name_nodes(graph: ir.Model, layers: Iterable[str]) -> None:
     for node in nodes:
         *path, last = (node.name or "").split("/")
         named.append("/".join([*(_layer(part, known, numbered=traced) for part in path), last]))
-    times = Counter(named)
-    for node, name in zip(nodes, named, strict=True):
-        if times[name] == 1:  # a name that two nodes had is refused by ONNX Runtime
-            node.name = name
+    taken: set[str] = set()
+    for node, name in zip(nodes, named, strict=True):  # a name that two nodes have is refused by ONNX Runtime
+        free, number = name, 1
+        while free in taken:
+            free, number = f"{name}_{number}", number + 1
+        taken.add(free)
+        node.name = free
 
 
 def _layer(part: str, known: frozenset[str], *, numbered: bool) -> str:

@@ -17,6 +17,7 @@ from enginery.errors import (
     EngineryError,
     ExporterCrashError,
     ExportError,
+    GraphError,
     InputNameError,
     OutputError,
     SourceError,
@@ -24,7 +25,7 @@ from enginery.errors import (
     WorkerMemoryError,
     WorkerTimeoutError,
 )
-from enginery.graph.base import load_model, skeleton
+from enginery.graph.base import convert_opset, load_model, skeleton
 from enginery.inputs.base import Case, load_cases, save_cases
 from enginery.records import ExportRecord
 from enginery.sources.base import Array, Evaluate, Exported
@@ -191,9 +192,10 @@ class TensorflowSource:
                 reason = f"its process failed: {_without_chatter(error)}" if crashed else explain(error)
                 attempts.append(f"{exporter}: {reason}")
                 continue
-            seconds = time.perf_counter() - begin
-            record = self._record(graph, plan, exporter, seconds)
-            return Exported(graph, replace(record, attempts=tuple(attempts), peak_memory_bytes=peak_bytes))
+            graph, original = _raise_opset(graph, plan, opset)
+            record = self._record(graph, plan, exporter, time.perf_counter() - begin)
+            record = replace(record, attempts=tuple(attempts), peak_memory_bytes=peak_bytes)
+            return Exported(graph, record, original)
         tried = f"{self.label} cannot be exported to ONNX:\n  " + "\n  ".join(attempts)
         if crashes == len(attempts):
             mend = "see whether memory ran out (dmesg), or give a factory of the same model in PyTorch"
@@ -285,7 +287,9 @@ class TensorflowSource:
         name_outputs(graph, plan.axes, plan.checks[0], plan.checks[min(1, len(plan.checks) - 1)])
         for feeds, expected in plan.checks:
             if evaluate is not None:
-                check_agreement(expected, evaluate(graph, feeds), f"its graph, at {show_shapes(feeds)},")
+                check_agreement(
+                    expected, evaluate(graph, feeds), f"its graph, at {show_shapes(feeds)},", than="the model"
+                )
 
     def _record(self, graph: ir.Model, plan: ExportPlan, exporter: str, seconds: float) -> ExportRecord:
         return ExportRecord(
@@ -293,12 +297,28 @@ class TensorflowSource:
             kind=self.kind,
             exporter=exporter,
             versions=self._described.versions,
-            opset=plan.opset,
+            opset=graph.opset_imports.get("", 0),
             dynamic_axes={name: tuple(found.values()) for name, found in plan.axes.items()},
             seconds=seconds,
             nodes=sum(1 for _ in graph.graph),
             notes=tuple(plan.notes),
         )
+
+
+def _raise_opset(graph: ir.Model, plan: ExportPlan, asked: int | None) -> tuple[ir.Model, ir.Model | None]:
+    """Bring a graph to an opset that the converter does not write yet; return the one before as well, if there is one.
+
+    Raises:
+        ExportError: nodes stand in the way; the message names them.
+    """
+    if asked is None or asked <= plan.opset:
+        return graph, None
+    try:
+        raised = convert_opset(graph, asked)
+    except GraphError as error:
+        raise ExportError(error.message, mend=f"ask for opset {plan.opset} at the most, as tf2onnx writes") from error
+    plan.notes.append(f"converted from opset {plan.opset} to {asked}")
+    return raised, graph
 
 
 def _without_chatter(error: EngineryError) -> str:
