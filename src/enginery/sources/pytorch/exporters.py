@@ -9,9 +9,7 @@ from typing import TYPE_CHECKING, Any
 from enginery.errors import ExportError
 from enginery.sources.base import Evaluate
 from enginery.sources.blame import explain, line_of_file, passed_through
-from enginery.sources.plan import ExportPlan, check_agreement, show_shapes
-from enginery.sources.pytorch.called import CalledByName
-from enginery.sources.pytorch.graph_names import (
+from enginery.sources.graph_names import (
     check_dynamic,
     check_sizes,
     drop_stacks,
@@ -19,6 +17,8 @@ from enginery.sources.pytorch.graph_names import (
     rename_clashes,
     strip_wrapper,
 )
+from enginery.sources.plan import ExportPlan, check_agreement, show_shapes
+from enginery.sources.pytorch.called import CalledByName
 from enginery.sources.pytorch.lines import baked_line
 from enginery.streams import captured_stdout, quiet
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from enginery.errors import ExportError
 from enginery.graph.base import LAYOUT, all_graphs, all_nodes
-from enginery.sources.pytorch.graph_names import rename_clashes
+from enginery.sources.graph_names import rename_clashes
 
 if TYPE_CHECKING:
     import onnx_ir as ir

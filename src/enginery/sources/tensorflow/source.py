@@ -30,8 +30,8 @@ from enginery.inputs.base import Case, load_cases, save_cases
 from enginery.records import ExportRecord
 from enginery.sources.base import Array, Evaluate, Exported
 from enginery.sources.blame import explain
+from enginery.sources.graph_names import check_sizes, name_outputs
 from enginery.sources.plan import ExportPlan, check_agreement, check_opset, show_shapes
-from enginery.sources.pytorch.graph_names import check_sizes, name_outputs
 from enginery.sources.tensorflow.graph import check_operators, name_nodes, name_values, note_layouts, open_sizes
 from enginery.sources.tensorflow.plan import Input, make_plan
 from enginery.sources.tensorflow.process import FrameworkProcess
