@@ -15,10 +15,12 @@ from enginery.plain import to_json, to_plain
 from enginery.progress import Progress
 from enginery.records import FileRecord, OptimizeRecord
 from enginery.sources import opened
-from enginery.spec import BenchSpec, Example, OptimizeSpec, Shape, SourceSpec, VerifySpec, parse_shapes
+from enginery.spec import BenchSpec, OptimizeSpec, Shape, SourceOptions, SourceSpec, VerifySpec, parse_shapes
 from enginery.staging import staging
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from enginery.backends.base import Design
     from enginery.backends.session import Session
     from enginery.inputs.base import Range
@@ -75,13 +77,9 @@ def optimize(
     environments: Mapping[str, str] | None = None,
     simplify: bool = True,
     limit_s: float = 10.0,
-    examples: Sequence[Example] = (),
-    signature: str | None = None,
-    weights: str | Path | None = None,
-    make_dynamic: Sequence[str] = (),
-    output_names: Sequence[str] = (),
     spec: OptimizeSpec | None = None,
     progress: Progress | None = None,
+    **said: Unpack[SourceOptions],
 ) -> OptimizeResult:
     """Turn a trained model into the fastest engine that is accurate enough, and save it.
 
@@ -100,13 +98,9 @@ def optimize(
         environments: other interpreters by name, each the path of a Python that has Enginery.
         simplify: whether to simplify the graph first.
         limit_s: seconds that one candidate is timed at the most.
-        examples: name, dtype and shape of each input, as the command line gives them.
-        signature: which function of a SavedModel.
-        weights: a file of weights for what a factory returns.
-        make_dynamic: axes of an ONNX model that shall vary; see `enginery.spec.SourceSpec`.
-        output_names: a name for each output, in order, or ``OLD=NEW`` for some.
         spec: everything above in one, with the limits of verification and benchmark; stands over the arguments.
         progress: told what is going on.
+        said: what else is known of the source: see `enginery.spec.SourceSpec`.
 
     Returns:
         The record, its table, and the path of the engine.
@@ -131,6 +125,7 @@ def optimize(
         onnxruntime, plain 2.0
     """
     begin = time.monotonic()
+    asked = SourceSpec.of(example_inputs, **said)
     spec = spec or OptimizeSpec(
         shapes=_parsed(shapes),
         precision=precision,
@@ -148,14 +143,6 @@ def optimize(
     for python in spec.environments.values():
         find_python(python)  # a slip in a path is told before any work
     progress.plan(*(step for step in _EXPECTED_S if spec.simplify or step[0] != "simplify"))
-    asked = SourceSpec(
-        examples=tuple(examples),
-        example_inputs=example_inputs,
-        signature=signature,
-        weights=None if weights is None else str(weights),
-        make_dynamic=tuple(make_dynamic),
-        output_names=tuple(output_names),
-    )
     with staging(output.resolve()) as folder, opened(source, asked) as found:
         network = preparation.network_design(found, folder)
         compared = preparation.reference_of(found)

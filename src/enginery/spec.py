@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict
 
 from enginery.errors import UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = [
     "HERE",
@@ -21,6 +25,7 @@ __all__ = [
     "OptimizeSpec",
     "Option",
     "Shape",
+    "SourceOptions",
     "SourceSpec",
     "VerifySpec",
     "check_precision",
@@ -177,6 +182,16 @@ class Example:
         return cls(name, dtype, tuple(int(size) for size in sizes.split(",") if size.strip()))
 
 
+class SourceOptions(TypedDict, total=False):
+    """What a call may say of a trained model, by keyword; `SourceSpec` says what each is."""
+
+    examples: Sequence[Example]
+    signature: str | None
+    weights: str | Path | None
+    make_dynamic: Sequence[str]
+    output_names: Sequence[str]
+
+
 @dataclass(frozen=True)
 class SourceSpec:
     """What is said of a trained model besides where it is.
@@ -199,6 +214,29 @@ class SourceSpec:
     make_dynamic: tuple[str, ...] = ()
     output_names: tuple[str, ...] = ()
     factory: str = ""
+
+    @classmethod
+    def of(cls, example_inputs: Any = None, **said: Unpack[SourceOptions]) -> SourceSpec:
+        """Make one of what a call says, lists or tuples alike.
+
+        Raises:
+            TypeError: there is no such option, as for any other function.
+
+        Example:
+            >>> SourceSpec.of(make_dynamic=["batch"]).make_dynamic
+            ('batch',)
+        """
+        if unknown := sorted(set(said) - set(SourceOptions.__annotations__)):
+            raise TypeError(f"got an unexpected keyword argument {unknown[0]!r}")
+        weights = said.get("weights")
+        return cls(
+            examples=tuple(said.get("examples", ())),
+            example_inputs=example_inputs,
+            signature=said.get("signature"),
+            weights=None if weights is None else str(weights),
+            make_dynamic=tuple(said.get("make_dynamic", ())),
+            output_names=tuple(said.get("output_names", ())),
+        )
 
 
 def parse_shapes(texts: Iterable[str]) -> dict[str, Shape]:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from enginery import backends, storage
-from enginery.errors import GraphError, UnknownNameError, UsageError
+from enginery.errors import GraphError, SourceError, UnknownNameError, UsageError
 from enginery.fitting import Fitter
 from enginery.machine import describe_machine
 from enginery.preparation import (
@@ -28,11 +28,12 @@ from enginery.preparation import (
 from enginery.progress import Progress
 from enginery.records import BenchRecord, DoctorRecord, ExportRecord, GraphRecord, ManifestRecord, VerifyRecord
 from enginery.sources import opened
-from enginery.spec import BenchSpec, BuildSpec, Example, Option, Shape, SourceSpec, VerifySpec, check_precision
+from enginery.spec import BenchSpec, BuildSpec, Option, Shape, SourceOptions, SourceSpec, VerifySpec, check_precision
 from enginery.staging import staging
 
 if TYPE_CHECKING:
     import numpy as np
+    from typing_extensions import Unpack
 
     from enginery.backends.base import Design
     from enginery.backends.engine import Engine
@@ -50,32 +51,24 @@ def export(
     source: Any,
     output: str | Path,
     *,
-    examples: Sequence[Example] = (),
     example_inputs: Any = None,
-    signature: str | None = None,
-    weights: str | Path | None = None,
-    make_dynamic: Sequence[str] = (),
-    output_names: Sequence[str] = (),
     shapes: Mapping[str, Shape] | None = None,
     opset: int | None = None,
     simplify: bool = False,
     progress: Progress | None = None,
+    **said: Unpack[SourceOptions],
 ) -> ExportRecord:
     """Turn a trained model into an ONNX file.
 
     Args:
         source: a path, ``file.py:factory``, ``package.module:factory``, or a module in memory.
         output: path of the ONNX file; large weights go into a file beside it.
-        examples: name, dtype and shape of each input, where the source does not bring its own.
         example_inputs: example arrays for a module in memory.
-        signature: which function of a SavedModel.
-        weights: a file of weights for what a factory returns.
-        make_dynamic: axes of an ONNX model that shall vary; see `enginery.spec.SourceSpec`.
-        output_names: a name for each output, in order, or ``OLD=NEW`` for some.
         shapes: the profile of each input; a range makes that axis dynamic.
         opset: version of ONNX's operator set; None for the exporter's own choice.
         simplify: whether to simplify the graph as well.
         progress: told what is going on.
+        said: what else is known of the source: see `enginery.spec.SourceSpec`.
 
     Raises:
         SourceError: the source cannot be taken, or no exporter gave a right graph.
@@ -88,10 +81,7 @@ def export(
         raise UsageError(f"{output} is no name for an ONNX file", mend=f"name it {output.with_suffix('.onnx')}")
     progress = progress or Progress()
     progress.plan(("export", 5.0), *([("simplify", 5.0)] if simplify else []))
-    asked = _source_spec(
-        examples, example_inputs, signature=signature, weights=weights, make_dynamic=make_dynamic,
-        output_names=output_names,
-    )  # fmt: skip
+    asked = SourceSpec.of(example_inputs, **said)
     with staging(output.resolve()) as folder, opened(source, asked) as found:
         prepared = prepare(found, folder, shapes=shapes, opset=opset, simplify=simplify, progress=progress)
         files.save(files.load(prepared.path), output)
@@ -109,16 +99,12 @@ def build(
     shapes: Mapping[str, Shape] | None = None,
     precision: str = "fp32",
     options: Mapping[str, Option] | None = None,
-    examples: Sequence[Example] = (),
     example_inputs: Any = None,
-    signature: str | None = None,
-    weights: str | Path | None = None,
-    make_dynamic: Sequence[str] = (),
-    output_names: Sequence[str] = (),
     simplify: bool = True,
     in_process: bool = False,
     limit_s: float = _JOB_LIMIT_S,
     progress: Progress | None = None,
+    **said: Unpack[SourceOptions],
 ) -> Engine:
     """Build one engine with one backend, in a worker process.
 
@@ -129,16 +115,12 @@ def build(
         shapes: the profile of each input.
         precision: one of `enginery.spec.PRECISIONS`.
         options: the backend's own.
-        examples: as for `export`.
         example_inputs: as for `export`.
-        signature: as for `export`.
-        weights: as for `export`.
-        make_dynamic: as for `export`.
-        output_names: as for `export`.
         simplify: whether to simplify the graph first.
         in_process: build in this process instead, for debugging.
         limit_s: time limit of the build, in seconds.
         progress: told what is going on.
+        said: what else is known of the source: see `enginery.spec.SourceSpec`.
 
     Raises:
         UnknownNameError: no such backend, option or input.
@@ -157,10 +139,7 @@ def build(
         backends.get_available(backend)
     storage.refuse_to_replace(output)
     spec = BuildSpec(dict(shapes or {}), precision, dict(options or {}))
-    asked = _source_spec(
-        examples, example_inputs, signature=signature, weights=weights, make_dynamic=make_dynamic,
-        output_names=output_names,
-    )  # fmt: skip
+    asked = SourceSpec.of(example_inputs, **said)
     with staging(output.resolve()) as folder, opened(source, asked) as found:
         backend = _choose_backend(found, backend)
         design = make_design(found, folder, shapes=shapes, simplify=simplify, in_process=in_process, progress=progress)
@@ -177,32 +156,24 @@ def verify(
     engine: str | Path,
     source: Any,
     *,
-    examples: Sequence[Example] = (),
     example_inputs: Any = None,
-    signature: str | None = None,
-    weights: str | Path | None = None,
-    make_dynamic: Sequence[str] = (),
-    output_names: Sequence[str] = (),
     data: str | Path | None = None,
     ranges: Mapping[str, Range] | None = None,
     spec: VerifySpec | None = None,
     progress: Progress | None = None,
+    **said: Unpack[SourceOptions],
 ) -> VerifyRecord:
     """Compare an engine with what it was built from, and write the record into its manifest.
 
     Args:
         engine: path of the engine folder.
         source: as for `export`; the engine's inputs and outputs must be the source's.
-        examples: as for `export`.
         example_inputs: as for `export`.
-        signature: as for `export`.
-        weights: as for `export`.
-        make_dynamic: as for `export`.
-        output_names: as for `export`.
         data: recorded inputs; random ones where none are given.
         ranges: of the random inputs, by name.
         spec: bound, seed and numbers of runs.
         progress: told what is going on.
+        said: what else is known of the source: see `enginery.spec.SourceSpec`.
 
     Returns:
         The record, whether or not it passed.
@@ -215,10 +186,7 @@ def verify(
     progress.plan(("export", 5.0), ("reference", 5.0), ("verify", 5.0))
     loaded = engines.load(engine)
     shapes = {info.name: info.profile for info in loaded.manifest.inputs if info.profile is not None}
-    asked = _source_spec(
-        examples, example_inputs, signature=signature, weights=weights, make_dynamic=make_dynamic,
-        output_names=output_names,
-    )  # fmt: skip
+    asked = SourceSpec.of(example_inputs, **said)
     with tempfile.TemporaryDirectory(prefix="enginery-") as name, opened(source, asked) as found:
         try:
             prepared = prepare(reference_of(found), Path(name), shapes=shapes, simplify=False, progress=progress)
@@ -321,6 +289,9 @@ def inspect(path: str | Path) -> ManifestRecord | GraphRecord:
     from enginery.graph.summary import summarise
 
     path = Path(path)
+    if path.is_dir() and not (path / storage.MANIFEST).exists() and (path / "saved_model.pb").exists():
+        mend = f"export it first: enginery export {path} -o model.onnx"
+        raise SourceError(f"{path} is a TensorFlow SavedModel, neither an engine nor an ONNX file", mend=mend)
     if path.is_dir():
         manifest = storage.read_manifest(path)
         storage.check_files(path, manifest.files)
@@ -383,25 +354,6 @@ def _build_at(
 
     with Worker(f"build-{backend}", folder=folder / "worker") as worker:
         worker.call("build", build_arguments(design, backend=backend, spec=spec, output=staged), limit_s=limit_s)
-
-
-def _source_spec(
-    examples: Sequence[Example],
-    example_inputs: Any,
-    *,
-    signature: str | None,
-    weights: str | Path | None,
-    make_dynamic: Sequence[str],
-    output_names: Sequence[str],
-) -> SourceSpec:
-    return SourceSpec(
-        examples=tuple(examples),
-        example_inputs=example_inputs,
-        signature=signature,
-        weights=None if weights is None else str(weights),
-        make_dynamic=tuple(make_dynamic),
-        output_names=tuple(output_names),
-    )
 
 
 def _by_label(engines: Sequence[str | Path]) -> dict[str, Path]:

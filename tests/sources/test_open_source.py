@@ -139,6 +139,12 @@ def test_other_things_are_refused_with_what_is_accepted():
             assert row.summary in caught.value.mend
 
 
+def test_a_slip_in_an_option_is_told():
+    """An option that does not exist is refused as by any other function, before any work."""
+    with pytest.raises(TypeError, match="unexpected keyword argument .signatur."):
+        open_source("model.onnx", signatur="x")
+
+
 def test_an_open_source_is_handed_through(path):
     """Opening what is open gives it back."""
     source = open_source(path)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import contextlib
 import difflib
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enginery.errors import SourceError, SourceNotFoundError, UsageError
 from enginery.optional import require
-from enginery.spec import Example, SourceSpec
+from enginery.spec import SourceOptions, SourceSpec
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from enginery.sources.base import Source
 
 __all__ = ["SOURCES", "SourceRow", "nearest_files", "open_source", "opened"]
@@ -66,25 +68,17 @@ SOURCES: dict[str, SourceRow] = {
 def open_source(
     thing: Any,
     *,
-    examples: Sequence[Example] = (),
     example_inputs: Any = None,
-    signature: str | None = None,
-    weights: str | Path | None = None,
-    make_dynamic: Sequence[str] = (),
-    output_names: Sequence[str] = (),
     spec: SourceSpec | None = None,
+    **said: Unpack[SourceOptions],
 ) -> Source:
     """Open a trained model of any known kind.
 
     Args:
         thing: a path, ``file.py:factory``, ``package.module:factory``, a model in memory, or a source that is open.
-        examples: name, dtype and shape of each input, where the source itself does not know them.
         example_inputs: real inputs of one call: an array, a tuple of them, or a dict by name.
-        signature: which function of a SavedModel.
-        weights: a file of weights for what a factory returns.
-        make_dynamic: axes of an ONNX model that shall vary; see `SourceSpec`.
-        output_names: a name for each output, in order, or ``OLD=NEW`` for some.
-        spec: all of these in one; stands over them.
+        spec: all that is known of it in one; stands over the arguments.
+        said: what else is known of it: see `SourceSpec`.
 
     Returns:
         The source; the caller closes it, or uses it in a ``with`` statement.
@@ -99,14 +93,7 @@ def open_source(
 
     if isinstance(thing, Source):
         return thing
-    spec = spec or SourceSpec(
-        examples=tuple(examples),
-        example_inputs=example_inputs,
-        signature=signature,
-        weights=None if weights is None else str(weights),
-        make_dynamic=tuple(make_dynamic),
-        output_names=tuple(output_names),
-    )
+    spec = spec or SourceSpec.of(example_inputs, **said)
     thing, spec = _made(thing, spec)
     for kind, row in SOURCES.items():
         module = importlib.import_module(row.module)

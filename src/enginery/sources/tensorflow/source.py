@@ -275,6 +275,7 @@ class TensorflowSource:
         )
         name_nodes(graph, self._described.layers)
         graph.graph.name = plan.title
+        graph.producer_version = (graph.producer_version or "").removesuffix(" None")  # tf2onnx's missing commit
         note_layouts(graph)
         try:
             checker.check_model(skeleton(graph))
