@@ -74,7 +74,7 @@ class SourceCommand(click.RichCommand):
         """The text of the command, with the kinds of source where it says ``{sources}``."""
         from enginery.sources import SOURCES
 
-        return (self._help or "").replace("{sources}", "; ".join(row.summary for row in SOURCES.values()))
+        return (self._help or "").replace("{sources}", "; ".join(row.named for row in SOURCES.values()))
 
     @help.setter  # noqa: A003 - click's own name
     def help(self, text: str | None) -> None:

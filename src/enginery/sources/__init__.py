@@ -34,33 +34,48 @@ class SourceRow:
         module: dotted name of the module.
         extra: the extra of Enginery that installs its framework; empty where none is needed.
         summary: what it takes, in one line.
+        named: how it is named on the command line.
         libraries: what the extra brings that a factory may import.
     """
 
     module: str
     extra: str
     summary: str
+    named: str
     libraries: tuple[str, ...] = ()
 
 
 SOURCES: dict[str, SourceRow] = {
-    "onnx": SourceRow("enginery.sources.onnx_file", "", "an ONNX file (model.onnx) or an ONNX model in memory"),
+    "onnx": SourceRow(
+        "enginery.sources.onnx_file", "", "an ONNX file (model.onnx) or an ONNX model in memory", "model.onnx"
+    ),
     "torch": SourceRow(
         "enginery.sources.torch_module",
         "torch",
         "a PyTorch module in memory, or the function that returns one (file.py:factory or package.module:factory), "
         "an exported program (model.pt2) or TorchScript (model.pt, model.ts)",
+        "file.py:factory or package.module:factory (a function that returns a PyTorch or Keras model), model.pt2, "
+        "TorchScript (model.pt, model.ts)",
         ("torch",),
     ),
     "keras": SourceRow(
         "enginery.sources.keras_model",
         "tensorflow",
         "a Keras model (model.keras, model.h5) or one in memory, or the function that returns one",
+        "model.keras, model.h5",
         ("tensorflow", "keras", "tf_keras"),
     ),
-    "saved_model": SourceRow("enginery.sources.saved_model", "tensorflow", "the folder of a TensorFlow SavedModel"),
+    "saved_model": SourceRow(
+        "enginery.sources.saved_model",
+        "tensorflow",
+        "the folder of a TensorFlow SavedModel",
+        "the folder of a TensorFlow SavedModel",
+    ),
     "network": SourceRow(
-        "enginery.sources.network", "", "a network built by hand with a backend's own API: file.py:name, of @network"
+        "enginery.sources.network",
+        "",
+        "a network built by hand with a backend's own API: file.py:name, of @network",
+        "file.py:name of a network built by hand",
     ),
 }
 
