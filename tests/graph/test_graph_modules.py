@@ -51,6 +51,18 @@ def test_a_weight_tells_where_its_node_came_from():
     assert node.metadata_props[MODULE_KEY] == "head.1"
 
 
+def test_a_convolution_keeps_its_path_where_a_batch_norm_was_folded_into_it():
+    """Torch's exporter gives such a convolution the batch norm's place; its weight knows better."""
+    x = ir.val("x", ir.DataType.FLOAT, [1, 1, 2, 2])
+    weight = ir.val("layer1.0.conv1.weight", const_value=ir.tensor(np.ones((1, 1, 1, 1), np.float32)))
+    conv = ir.node("Conv", [x, weight], name="n")
+    conv.metadata_props[SCOPES] = "['', 'layer1', 'layer1.0', 'layer1.0.bn1', 'batch_norm']"
+    conv.metadata_props["pkg.onnxscript.rewriter.rule_name"] = "FuseBatchNormIntoConv"
+    graph = ir.Graph([x], conv.outputs, nodes=[conv], initializers=[weight], opset_imports={"": 20})
+    assert note_modules(ir.Model(graph, ir_version=10)) == 1
+    assert conv.metadata_props["enginery.module"] == "layer1.0.conv1"
+
+
 def test_a_replaced_node_takes_the_path_of_the_output_it_keeps():
     """What a pass puts in the place of nodes inherits; a path of its own stands."""
     x = ir.val("x", ir.DataType.FLOAT, [3])

@@ -18,6 +18,7 @@ MODULE_KEY = "enginery.module"
 """Key of a node's metadata; its value is a path such as ``layer3.0.conv2``."""
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
+_REWRITTEN = "pkg.onnxscript.rewriter.rule_name"
 _CALL = re.compile(r"(Stateful)?PartitionedCall(_\d+)?")
 _PARAMETER = re.compile(r"(.+)\.(weight|bias|running_mean|running_var|in_proj_weight|in_proj_bias)")
 
@@ -75,6 +76,9 @@ def module_parts(node: ir.Node) -> tuple[str, ...]:
     """Return the modules that a node came from, outermost first; empty where nothing tells."""
     if noted := node.metadata_props.get(MODULE_KEY):
         return tuple(noted.split("."))
+    # Torch's exporter folds a batch norm into the convolution before it, and leaves it the batch norm's place.
+    if "BatchNorm" in node.metadata_props.get(_REWRITTEN, "") and (path := _of_weight(node)):
+        return path
     scopes = _metadata_scopes(node)
     if scopes is None:
         scopes = _name_scopes(node.name or "")
