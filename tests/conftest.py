@@ -7,8 +7,10 @@ import signal
 import onnx_ir as ir
 import pytest
 
-# Where the tests run in the background of a script, SIGINT is ignored, and would be in every process they start.
+# Where the tests run in the background of a script, SIGINT is ignored, and under nohup SIGHUP; so they would be in
+# every process that the tests start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")
