@@ -94,7 +94,7 @@ class ExportRecord:
         source: what it was, such as ``torch module ResNet`` or ``resnet50.onnx``.
         exporter: what made the graph, such as ``torch.onnx.export (dynamo)``; ``none`` for an ONNX file.
         attempts: exporters that were tried before and why each was not used.
-        nodes: as exported.
+        nodes: as exported, those of subgraphs and functions among them.
         nodes_simplified: after simplification; None where that was not asked for.
         nodes_with_module: how many say which module of the source they came from.
         peak_memory_bytes: of the process that exported, its whole life; None where it is unknown.

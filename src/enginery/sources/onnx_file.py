@@ -14,7 +14,16 @@ import numpy as np
 
 from enginery.benchmark.base import Timer, call_timer
 from enginery.errors import ExportError, GraphError, InputNameError, SourceError, SourceNotFoundError, UnknownNameError
-from enginery.graph.base import convert_opset, hash_model, load_model, make_dynamic, normalise, save_model, tensor_infos
+from enginery.graph.base import (
+    all_nodes,
+    convert_opset,
+    hash_model,
+    load_model,
+    make_dynamic,
+    normalise,
+    save_model,
+    tensor_infos,
+)
 from enginery.machine import peak_memory_bytes
 from enginery.optional import version
 from enginery.records import ExportRecord
@@ -124,7 +133,7 @@ class OnnxModel:
                 if (names := tuple(dim for dim in info.shape or () if isinstance(dim, str)))
             },
             seconds=time.perf_counter() - begin,
-            nodes=sum(1 for _ in graph.graph),
+            nodes=sum(1 for _ in all_nodes(graph)),
             notes=notes,
             peak_memory_bytes=peak_memory_bytes(),
         )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from enginery import machine, storage
 from enginery.benchmark.base import Timer, call_timer
 from enginery.errors import CustomOperatorError, ExportError, OutputError, SourceError, UsageError
+from enginery.graph.base import all_nodes
 from enginery.optional import require, version
 from enginery.records import ExportRecord
 from enginery.sources.axes import check_shapes, name_axes, resize, tracing_sizes
@@ -302,7 +303,7 @@ class TorchModule:
             opset=plan.opset,
             dynamic_axes={name: tuple(found.values()) for name, found in plan.axes.items()},
             seconds=seconds,
-            nodes=sum(1 for _ in graph.graph),
+            nodes=sum(1 for _ in all_nodes(graph)),
             attempts=tuple(attempts),
             notes=tuple(plan.notes),
             peak_memory_bytes=machine.peak_memory_bytes(),

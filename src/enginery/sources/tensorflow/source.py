@@ -25,7 +25,7 @@ from enginery.errors import (
     WorkerMemoryError,
     WorkerTimeoutError,
 )
-from enginery.graph.base import convert_opset, load_model, skeleton
+from enginery.graph.base import all_nodes, convert_opset, load_model, skeleton
 from enginery.inputs.base import Case, load_cases, save_cases
 from enginery.records import ExportRecord
 from enginery.sources.base import Array, Evaluate, Exported
@@ -301,7 +301,7 @@ class TensorflowSource:
             opset=graph.opset_imports.get("", 0),
             dynamic_axes={name: tuple(found.values()) for name, found in plan.axes.items()},
             seconds=seconds,
-            nodes=sum(1 for _ in graph.graph),
+            nodes=sum(1 for _ in all_nodes(graph)),
             notes=tuple(plan.notes),
         )
 
