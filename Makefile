@@ -59,7 +59,7 @@ docs: $(VENV)/.test ## run every snippet of README, docs and docstrings
 bench: $(VENV)/.models ## measure what a session costs over the library it wraps
 	$(BIN)/python benchmarks/session_overhead.py
 
-gallery: $(VENV)/.models ## take some eighty architectures from export to verification (about an hour)
+gallery: $(VENV)/.models ## take some eighty architectures from export to verification (about half an hour)
 	$(BIN)/python -m benchmarks.gallery --output benchmarks/results/gallery.json
 
 clean: ## remove the virtual environment and what the demo made
