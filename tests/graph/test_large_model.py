@@ -15,7 +15,6 @@ BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "large_model.py"
 @pytest.mark.skipif(sys.platform != "linux", reason="the memory of processes is read from /proc")
 def test_memory_stays_below_twice_the_weights(tmp_path):
     """2.5 GiB of weights go through export, simplify and build, and no process ever holds them twice."""
-    pytest.importorskip("psutil")
     spec = importlib.util.spec_from_file_location("large_model", BENCHMARK)
     benchmark = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(benchmark)
