@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import signal
+import sys
+from pathlib import Path
 
 import onnx_ir as ir
 import pytest
@@ -16,8 +19,6 @@ signal.signal(signal.SIGHUP, signal.SIG_DFL)
 @pytest.fixture(scope="session")
 def light_models():
     """Return the folder of real architectures that ships in the onnx package."""
-    from pathlib import Path
-
     import onnx
 
     return Path(onnx.__file__).parent / "backend" / "test" / "data" / "light"
@@ -43,3 +44,14 @@ def small_model() -> ir.Model:
         value.const_value = ir.tensor(random.standard_normal(shape).astype(np.float32), name=name)
         model.graph.register_initializer(value)
     return model
+
+
+@pytest.fixture(scope="session")
+def operator_tests():
+    """Return the benchmark of ONNX's own operator tests as a module, for its cases and its comparison."""
+    path = Path(__file__).parents[1] / "benchmarks" / "operator_tests.py"
+    spec = importlib.util.spec_from_file_location("operator_tests", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["operator_tests"] = module
+    spec.loader.exec_module(module)
+    return module

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 
 import pytest
 
 BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "operator_tests.py"
-
-
-@pytest.fixture(scope="module")
-def operator_tests():
-    """Return the benchmark as a module."""
-    spec = importlib.util.spec_from_file_location("operator_tests", BENCHMARK)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["operator_tests"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 import types
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -20,7 +17,6 @@ from enginery.graph.base import OpsetLimits
 from enginery.graph.opset.convert import convert_opset, fit_opset
 from enginery.graph.opset.ir_versions import required_ir_version
 
-BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "operator_tests.py"
 RANDOM = np.random.default_rng(0)
 
 
@@ -317,16 +313,6 @@ def test_an_opset_that_nobody_knows():
     model.opset_imports[""] = 9999
     with pytest.raises(GraphError, match=f"the graph has opset 9999, and the installed onnx knows up to {newest}"):
         convert_opset(model, 17)
-
-
-@pytest.fixture(scope="module")
-def operator_tests():
-    """Return the benchmark as a module, for its cases and its comparison."""
-    spec = importlib.util.spec_from_file_location("operator_tests", BENCHMARK)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["operator_tests"] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
