@@ -9,7 +9,7 @@ from types import ModuleType
 
 from enginery.errors import MissingExtraError
 
-__all__ = ["installed", "require", "version"]
+__all__ = ["installed", "require", "version", "versions"]
 
 
 def require(module: str, *, extra: str, why: str) -> ModuleType:
@@ -54,3 +54,8 @@ def version(distribution: str) -> str | None:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return None
+
+
+def versions(*distributions: str) -> dict[str, str]:
+    """Return the versions of those distributions that are installed, by name."""
+    return {name: found for name in distributions if (found := version(name))}

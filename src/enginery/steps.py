@@ -27,7 +27,7 @@ from enginery.preparation import (
 )
 from enginery.progress import Progress
 from enginery.records import BenchRecord, DoctorRecord, ExportRecord, GraphRecord, ManifestRecord, VerifyRecord
-from enginery.sources import opened
+from enginery.sources import SOURCES, find_kind, opened
 from enginery.spec import BenchSpec, BuildSpec, Option, Shape, SourceOptions, SourceSpec, VerifySpec, check_precision
 from enginery.staging import staging
 
@@ -289,10 +289,10 @@ def inspect(path: str | Path) -> ManifestRecord | GraphRecord:
     from enginery.graph.summary import summarise
 
     path = Path(path)
-    if path.is_dir() and not (path / storage.MANIFEST).exists() and (path / "saved_model.pb").exists():
-        mend = f"export it first: enginery export {path} -o model.onnx"
-        raise SourceError(f"{path} is a TensorFlow SavedModel, neither an engine nor an ONNX file", mend=mend)
     if path.is_dir():
+        if not (path / storage.MANIFEST).exists() and (kind := find_kind(path)):
+            mend = f"export it first: enginery export {path} -o model.onnx"
+            raise SourceError(f"{path} is {SOURCES[kind].summary}, neither an engine nor an ONNX file", mend=mend)
         manifest = storage.read_manifest(path)
         storage.check_files(path, manifest.files)
         return manifest

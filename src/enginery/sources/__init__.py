@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from enginery.sources.base import Source
 
-__all__ = ["SOURCES", "SourceRow", "nearest_files", "open_source", "opened"]
+__all__ = ["SOURCES", "SourceRow", "find_kind", "nearest_files", "open_source", "opened"]
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,21 @@ def open_source(
         return thing
     spec = spec or SourceSpec.of(example_inputs, **said)
     thing, spec = _made(thing, spec)
-    for kind, row in SOURCES.items():
-        module = importlib.import_module(row.module)
-        if module.recognises(thing):
-            _check_options(kind, thing, spec)
-            source: Source = module.open(thing, spec)
-            return _with_names(source, spec)
-    raise _refusal(thing, spec.factory)
+    kind = find_kind(thing)
+    if kind is None:
+        raise _refusal(thing, spec.factory)
+    _check_options(kind, thing, spec)
+    source: Source = _module(kind).open(thing, spec)
+    return _with_names(source, spec)
+
+
+def find_kind(thing: Any) -> str | None:
+    """Return the name of the source that takes `thing`, which is not opened; None where none does."""
+    return next((kind for kind in SOURCES if _module(kind).recognises(thing)), None)
+
+
+def _module(kind: str) -> Any:
+    return importlib.import_module(SOURCES[kind].module)
 
 
 def _with_names(source: Source, spec: SourceSpec) -> Source:
@@ -190,10 +198,9 @@ def nearest_files(path: Path, *, limit: int = 3) -> str:
 
 def _check_options(kind: str, thing: Any, spec: SourceSpec) -> None:
     """Refuse what a kind of source would silently leave unread."""
-    takes = {other: importlib.import_module(row.module).OPTIONS for other, row in SOURCES.items()}
     for name in ("signature", "weights", "make_dynamic"):
-        if getattr(spec, name) and name not in takes[kind]:
-            who = " or ".join(SOURCES[other].summary for other in SOURCES if name in takes[other])
+        if getattr(spec, name) and name not in _module(kind).OPTIONS:
+            who = " or ".join(row.summary for other, row in SOURCES.items() if name in _module(other).OPTIONS)
             shown = thing if isinstance(thing, (str, Path)) else spec.factory or _type_name(thing)
             raise UsageError(
                 f"{name.replace('_', '-')} {_shown(getattr(spec, name))!r} means nothing for {shown}",

@@ -25,7 +25,7 @@ from enginery.graph.base import (
     tensor_infos,
 )
 from enginery.machine import peak_memory_bytes
-from enginery.optional import version
+from enginery.optional import versions
 from enginery.records import ExportRecord
 from enginery.sources import nearest_files
 from enginery.sources.base import Array, Evaluate, Exported
@@ -125,7 +125,7 @@ class OnnxModel:
             source=self.label,
             kind=self.kind,
             exporter="none",
-            versions={name: found for name in ("onnx", "onnx-ir") if (found := version(name))},
+            versions=versions("onnx", "onnx-ir"),
             opset=graph.opset_imports.get("", 0),
             dynamic_axes={
                 info.name: names

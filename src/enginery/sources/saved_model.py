@@ -10,6 +10,7 @@ from enginery.errors import CorruptModelError
 from enginery.sources.tensorflow.process import require_tensorflow
 from enginery.sources.tensorflow.source import Place, TensorflowSource
 from enginery.spec import SourceSpec
+from enginery.storage import hash_file
 
 __all__ = ["open", "recognises"]
 
@@ -55,11 +56,8 @@ def open(thing: Any, spec: SourceSpec) -> TensorflowSource:  # noqa: A001
 
 
 def _hash_folder(folder: Path) -> str:
-    """Hash the name, length and bytes of every file."""
+    """Hash the name and bytes of every file."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        digest.update(f"{path.relative_to(folder).as_posix()} {path.stat().st_size}\n".encode())
-        with path.open("rb") as file:
-            while chunk := file.read(1 << 20):
-                digest.update(chunk)
+        digest.update(f"{path.relative_to(folder).as_posix()} {hash_file(path)}\n".encode())
     return digest.hexdigest()

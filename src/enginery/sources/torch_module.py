@@ -18,7 +18,7 @@ from enginery import machine, storage
 from enginery.benchmark.base import Timer, call_timer
 from enginery.errors import CustomOperatorError, ExportError, OutputError, SourceError, UsageError
 from enginery.graph.base import all_nodes
-from enginery.optional import require, version
+from enginery.optional import require, versions
 from enginery.records import ExportRecord
 from enginery.sources.axes import check_shapes, name_axes, resize, tracing_sizes
 from enginery.sources.base import Array, Evaluate, Exported
@@ -299,7 +299,7 @@ class TorchModule:
             source=self.label,
             kind=self.kind,
             exporter=exporter,
-            versions={name: found for name in _MADE_BY if (found := version(name))},
+            versions=versions(*_MADE_BY),
             opset=plan.opset,
             dynamic_axes={name: tuple(found.values()) for name, found in plan.axes.items()},
             seconds=seconds,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from enginery.errors import SourceError, UnknownNameError
 from enginery.machine import peak_memory_bytes
-from enginery.optional import version
+from enginery.optional import versions
 from enginery.sources.blame import explain
 from enginery.sources.tensorflow.models import Loaded, load
 from enginery.sources.tensorflow.routes import ROUTES, Request, routes_of
@@ -37,14 +37,13 @@ _MADE_BY = ("tensorflow", "keras", "tf2onnx")
 def describe(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
     """Load the model, and say what it takes and returns, which routes it can take, and in which versions."""
     model = _model(state, arguments)
-    versions = {name: found for name in _MADE_BY if (found := version(name))}
     return {
         "name": model.name,
         "inputs": [asdict(spec) for spec in model.inputs],
         "outputs": list(model.outputs),
         "layers": list(model.layers),
         "routes": routes_of(model),
-        "versions": versions,
+        "versions": versions(*_MADE_BY),
         "framework": _framework(),
     }
 
