@@ -27,7 +27,9 @@ then the mend, and leaves with the exit code of the class; 0 is success and 1 is
     │   ├── BuildError                  42   the graph could not be built; carries the backend's diagnosis
     │   ├── ProviderError               43   it would have run elsewhere than asked
     │   ├── PrecisionError              44   it cannot compute in the precision asked for
-    │   └── RunError                    45   the engine failed while running
+    │   ├── RunError                    45   the engine failed while running
+    │   ├── FeatureError                46   the library's version lacks what was asked for
+    │   └── PrecisionMismatchError      47   an engine was built in another precision than asked
     ├── EngineFolderError               50   an engine folder cannot be used
     │   ├── ManifestError               51   engine.json is missing or unreadable
     │   └── HashMismatchError           52   a file is not the one the manifest was written for
@@ -64,6 +66,7 @@ __all__ = [
     "EnvironmentSetupError",
     "ExportError",
     "ExporterCrashError",
+    "FeatureError",
     "GraphError",
     "HashMismatchError",
     "InputDtypeError",
@@ -77,6 +80,7 @@ __all__ = [
     "OutputError",
     "OutputExistsError",
     "PrecisionError",
+    "PrecisionMismatchError",
     "ProviderError",
     "RunError",
     "SignatureError",
@@ -274,6 +278,18 @@ class RunError(BackendError):
     """The engine failed while running."""
 
     exit_code = 45
+
+
+class FeatureError(BackendError):
+    """The library's version lacks what was asked for; the message names the feature, the versions and what is here."""
+
+    exit_code = 46
+
+
+class PrecisionMismatchError(BackendError):
+    """An engine was built in another precision than was asked for, as read back from it."""
+
+    exit_code = 47
 
 
 class EngineFolderError(EngineryError):

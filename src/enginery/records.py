@@ -22,6 +22,7 @@ __all__ = [
     "DoctorRow",
     "ExportRecord",
     "GraphRecord",
+    "LayerRecord",
     "LoadRecord",
     "MachineRecord",
     "ManifestRecord",
@@ -136,6 +137,30 @@ class SimplifyRecord:
     passes: tuple[PassRecord, ...]
     checked_by: str
     seconds: float
+
+
+@dataclass(frozen=True)
+class LayerRecord:
+    """One layer of a built engine, as the backend's own inspector tells it.
+
+    Args:
+        kind: the backend's word for what it is, such as ``CaskConvolution`` or ``Reformat``.
+        precision: what it computes in, such as ``fp16``; empty where it only moves data or nothing tells.
+        inputs: element type and format of each input, such as ``fp16 CHW2``.
+        outputs: likewise.
+        nodes: names of the ONNX nodes that it came from.
+        modules: paths of the source's modules that these came from.
+        tactic: name of the kernel; empty where nothing tells.
+    """
+
+    name: str
+    kind: str
+    precision: str
+    inputs: tuple[str, ...] = ()
+    outputs: tuple[str, ...] = ()
+    nodes: tuple[str, ...] = ()
+    modules: tuple[str, ...] = ()
+    tactic: str = ""
 
 
 @dataclass(frozen=True)

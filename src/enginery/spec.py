@@ -24,6 +24,7 @@ __all__ = [
     "Example",
     "OptimizeSpec",
     "Option",
+    "PrecisionPlan",
     "Shape",
     "SourceOptions",
     "SourceSpec",
@@ -292,6 +293,29 @@ def check_precision(name: str) -> str:
 
 
 @dataclass(frozen=True)
+class PrecisionPlan:
+    """Which precision each node computes in.
+
+    Args:
+        precision: of every node that is not named; one of `PRECISIONS`.
+        nodes: precision of single nodes by name, such as ``{"/encoder/Softmax": "fp32"}``.
+        reasons: why, for those nodes.
+
+    Example:
+        >>> PrecisionPlan("fp16", {"/encoder/Softmax": "fp32"}).of("/encoder/Softmax")
+        'fp32'
+    """
+
+    precision: str = "fp32"
+    nodes: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, node: str) -> str:
+        """Return the precision of a node by its name."""
+        return self.nodes.get(node, self.precision)
+
+
+@dataclass(frozen=True)
 class BuildSpec:
     """What one engine shall be.
 
@@ -299,11 +323,21 @@ class BuildSpec:
         shapes: the profile of each input by name; an input that is not named keeps the graph's own shape.
         precision: one of `PRECISIONS`.
         options: the backend's own options, such as ``{"threads": 2}``.
+        profiles: narrower profiles inside `shapes`, each tuned for itself, on a backend that has several; each names
+            the inputs whose range it narrows.
+        plan: precision of single nodes; None where all are `precision`.
     """
 
     shapes: Mapping[str, Shape] = field(default_factory=dict)
     precision: str = "fp32"
     options: Mapping[str, Option] = field(default_factory=dict)
+    profiles: tuple[Mapping[str, Shape], ...] = ()
+    plan: PrecisionPlan | None = None
+
+    @property
+    def precision_plan(self) -> PrecisionPlan:
+        """The plan, or the one that gives every node the precision asked for."""
+        return self.plan or PrecisionPlan(self.precision)
 
 
 @dataclass(frozen=True)

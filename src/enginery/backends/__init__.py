@@ -51,6 +51,10 @@ class BackendRow:
 BACKENDS: dict[str, BackendRow] = {
     "onnxruntime": BackendRow("enginery.backends.onnxruntime", "", "ONNX Runtime, on the CPU"),
     "openvino": BackendRow("enginery.backends.openvino", "openvino", "OpenVINO, on the CPU"),
+    "tensorrt": BackendRow("enginery.backends.tensorrt", "tensorrt", "TensorRT 8.5 to 11, on NVIDIA GPUs"),
+    "tensorrt_rtx": BackendRow(
+        "enginery.backends.tensorrt.rtx", "tensorrt-rtx", "TensorRT-RTX, on GeForce and RTX GPUs; builds without one"
+    ),
     "reference": BackendRow(
         "enginery.backends.reference", "", "ONNX's reference evaluator: slow and right", candidate=False
     ),

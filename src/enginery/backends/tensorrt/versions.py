@@ -1,0 +1,170 @@
+"""Every question about TensorRT's version: which library is here, what it has, and how one call is spelt in each.
+
+The library (``tensorrt`` 8.5 to 11, or ``tensorrt_rtx``) is an `Api` that is passed around; nothing else imports it.
+What differs between versions is asked here, by name: an enumeration's integers differ between 8, 10 and 11, so none is
+ever written down. `FEATURES` lists what only some versions have; the tests hold it against the real bindings.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+from enginery import optional
+from enginery.errors import FeatureError
+
+__all__ = ["FEATURES", "LIBRARIES", "Api", "Feature", "Library", "load_api"]
+
+
+@dataclass(frozen=True)
+class Library:
+    """One of the two libraries with TensorRT's API.
+
+    Args:
+        module: what is imported.
+        label: what messages call it.
+        extra: the extra of Enginery that installs it.
+        distributions: names under which pip may have installed it, the plainest first.
+    """
+
+    module: str
+    label: str
+    extra: str
+    distributions: tuple[str, ...]
+
+
+LIBRARIES: Mapping[str, Library] = {
+    "tensorrt": Library(
+        "tensorrt", "TensorRT", "tensorrt", ("tensorrt", "tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu11")
+    ),
+    "tensorrt_rtx": Library("tensorrt_rtx", "TensorRT-RTX", "tensorrt-rtx", ("tensorrt-rtx", "tensorrt-rtx-cu13")),
+}
+"""The libraries by the name of the backend that uses them."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """Something that only some versions have.
+
+    Args:
+        label: what a user calls it.
+        tensorrt: versions of TensorRT that have it, such as ``10.0+`` or ``8.5-10.16``; empty for none.
+        rtx: versions of TensorRT-RTX that have it.
+    """
+
+    label: str
+    tensorrt: str
+    rtx: str
+
+
+FEATURES: Mapping[str, Feature] = {
+    "BuilderFlag.FP16": Feature("precision by a builder flag", "8.5-10.16", "1.4"),
+    "BuilderFlag.INT8": Feature("precision by a builder flag", "8.5-10.16", "1.4"),
+    "BuilderFlag.OBEY_PRECISION_CONSTRAINTS": Feature("precision by a layer's name", "8.5-10.16", "1.4"),
+    "BuilderFlag.REFIT_IDENTICAL": Feature("refitting with the same weights", "10.0+", "1.4+"),
+    "BuilderFlag.STRIP_PLAN": Feature("an engine without its weights", "10.0+", "1.4+"),
+    "BuilderFlag.VERSION_COMPATIBLE": Feature("an engine for later versions", "8.6+", "1.4+"),
+    "BuilderFlag.EXCLUDE_LEAN_RUNTIME": Feature("an engine without the lean runtime", "8.6+", "1.4+"),
+    "BuilderFlag.WEIGHT_STREAMING": Feature("weights streamed from the host", "10.0+", "1.4+"),
+    "NetworkDefinitionCreationFlag.EXPLICIT_BATCH": Feature("the flag of explicit batches", "8.5-10.16", "1.4"),
+    "NetworkDefinitionCreationFlag.STRONGLY_TYPED": Feature("strongly typed networks", "10.0+", "1.4+"),
+    "PreviewFeature.PROFILE_SHARING_0806": Feature("contexts that share a profile", "8.6-10.16", "1.4"),
+}
+"""By dotted name. A version is named as major.minor; ``10.0+`` means that version and all later ones."""
+
+
+@dataclass(frozen=True)
+class Api:
+    """A TensorRT library as an object that is passed around; see the module's text.
+
+    Args:
+        library: which of the two it is.
+        module: the imported library; ``trt`` wherever it is used.
+        version: its full version, such as ``8.6.0``.
+    """
+
+    library: Library
+    module: ModuleType = field(repr=False)
+    version: str
+
+    @property
+    def release(self) -> tuple[int, int]:
+        """Major and minor version, such as ``(8, 6)``."""
+        found = re.match(r"(\d+)\.(\d+)", self.version)
+        return (int(found[1]), int(found[2])) if found else (0, 0)
+
+    @property
+    def is_rtx(self) -> bool:
+        """Whether it is TensorRT-RTX."""
+        return self.library.module == "tensorrt_rtx"
+
+    @property
+    def is_typed(self) -> bool:
+        """Whether precision stands in the graph (10, 11, RTX), and not in flags and layers (8)."""
+        return self.find("NetworkDefinitionCreationFlag.STRONGLY_TYPED") is not None
+
+    def find(self, dotted: str) -> Any:
+        """Return what a dotted name below the module stands for here, such as ``BuilderFlag.TF32``; None where absent.
+
+        Example:
+            >>> import types
+            >>> trt = types.SimpleNamespace(BuilderFlag=types.SimpleNamespace(TF32=6))
+            >>> api = Api(LIBRARIES["tensorrt"], trt, "10.3.0")
+            >>> api.find("BuilderFlag.TF32"), api.find("BuilderFlag.FP16")
+            (6, None)
+        """
+        found: Any = self.module
+        for name in dotted.split("."):
+            found = getattr(found, name, None)
+            if found is None:
+                return None
+        return found
+
+    def need(self, dotted: str) -> Any:
+        """Return what a dotted name stands for, or say which version has it.
+
+        Raises:
+            FeatureError: this version has no such thing; names the feature, the versions with it and the one found.
+        """
+        found = self.find(dotted)
+        if found is None:
+            raise self.lacks(dotted)
+        return found
+
+    def lacks(self, dotted: str) -> FeatureError:
+        """Make the error for a feature of `FEATURES` that this version does not have."""
+        feature = FEATURES[dotted]
+        having = [
+            f"{library.label} {_said(versions)}"
+            for library, versions in zip(LIBRARIES.values(), (feature.tensorrt, feature.rtx), strict=True)
+            if versions
+        ]
+        return FeatureError(
+            f"{feature.label} ({dotted}) needs {' or '.join(having)}; {self.library.label} {self.version} is here",
+            mend=f"leave it out, or install a version that has it: pip install {self.library.distributions[0]}",
+        )
+
+    def network_flags(self) -> int:
+        """Return the mask to create a network with: explicit batches on 8, strongly typed from 10 on."""
+        names = ("STRONGLY_TYPED", "EXPLICIT_BATCH")
+        found = (self.find(f"NetworkDefinitionCreationFlag.{name}") for name in names)
+        flag = next((flag for flag in found if flag is not None), None)
+        return 0 if flag is None else 1 << int(flag)
+
+
+def load_api(name: str) -> Api:
+    """Import one of `LIBRARIES`.
+
+    Raises:
+        MissingExtraError: it is not installed.
+    """
+    library = LIBRARIES[name]
+    module = optional.require(library.module, extra=library.extra, why="to build and run its engines")
+    return Api(library, module, str(module.__version__))
+
+
+def _said(versions: str) -> str:
+    return f"{versions[:-1]} or later" if versions.endswith("+") else versions.replace("-", " to ")
