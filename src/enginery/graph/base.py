@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-    from enginery.spec import Shape
+    from enginery.spec import PrecisionPlan, Shape
 
 __all__ = [
     "LAYOUT",
@@ -25,12 +25,14 @@ __all__ = [
     "Weight",
     "all_graphs",
     "all_nodes",
+    "apply_plan",
     "axis_name",
     "constants",
     "convert_opset",
     "hash_model",
     "load_model",
     "make_dynamic",
+    "make_plan",
     "normalise",
     "save_model",
     "skeleton",
@@ -248,6 +250,36 @@ def convert_opset(model: ir.Model, target: int) -> ir.Model:
     from enginery.graph.opset.convert import convert_opset as convert
 
     return convert(model, target)
+
+
+def make_plan(model: ir.Model, precision: str, *, rest: str = "fp32") -> PrecisionPlan:
+    """Give every node the same precision; for ``int8``, name what the graph has quantised and give the others `rest`.
+
+    Raises:
+        UnknownNameError: there is no such precision.
+        GraphError: int8 was asked for, and nothing in the graph is quantised.
+    """
+    from enginery.graph.precision.plan import make_plan as make
+
+    return make(model, precision, rest=rest)
+
+
+def apply_plan(model: ir.Model, plan: PrecisionPlan, *, say: Callable[[str], None] | None = None) -> ir.Model:
+    """Return a graph whose element types are those of a plan: the graph itself where there is nothing to cast.
+
+    Inputs and outputs keep their types. Weights beyond a type's range become its largest finite value.
+
+    Args:
+        model: not changed; the result shares its weights where they stay as they are.
+        plan: its nodes must be in the graph. tf32 and int8 are float32 in the graph.
+        say: told what a user should know, such as weights that were beyond the range.
+
+    Raises:
+        GraphError: the plan does not fit the graph, or the types of the graph are not known.
+    """
+    from enginery.graph.precision.cast import apply_plan as apply
+
+    return apply(model, plan, say=say)
 
 
 def save_model(model: ir.Model, path: Path) -> None:

@@ -1,0 +1,97 @@
+"""Which precision each node computes in: uniform plans, and what a quantised graph already says."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from enginery.errors import GraphError
+from enginery.graph.base import all_nodes
+from enginery.plain import from_json, to_json
+from enginery.spec import PrecisionPlan, check_precision
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["check_plan", "make_plan", "plan_from_json", "plan_to_json", "quantised_nodes"]
+
+_QUANTISED = "its inputs are quantised in the graph"
+_CALIBRATE = "quantise it with recorded data first: enginery.steps.quantize(source, output, data=...)"
+
+
+def make_plan(model: ir.Model, precision: str, *, rest: str = "fp32") -> PrecisionPlan:
+    """Give every node of a graph the same precision; in a quantised graph, name the nodes that are int8.
+
+    Args:
+        model: the graph; not changed.
+        precision: one of `enginery.spec.PRECISIONS`.
+        rest: for ``int8``, the precision of the nodes that are not quantised: ``fp32`` or ``fp16``.
+
+    Raises:
+        UnknownNameError: there is no such precision.
+        GraphError: int8 was asked for, and nothing in the graph is quantised.
+
+    Example:
+        >>> import onnx_ir as ir
+        >>> x = ir.val("x", ir.DataType.FLOAT, [3])
+        >>> graph = ir.Graph([x], [], nodes=[ir.node("Relu", [x])], opset_imports={"": 20})
+        >>> make_plan(ir.Model(graph, ir_version=10), "fp16").of("any")
+        'fp16'
+    """
+    check_precision(precision)
+    if precision != "int8":
+        return PrecisionPlan(precision)
+    nodes = quantised_nodes(model)
+    if not nodes:
+        raise GraphError("int8 was asked for, and the graph has no QuantizeLinear nodes", mend=_CALIBRATE)
+    return PrecisionPlan(rest, dict.fromkeys(nodes, "int8"), dict.fromkeys(nodes, _QUANTISED))
+
+
+def quantised_nodes(model: ir.Model) -> tuple[str, ...]:
+    """Return the names of the nodes that compute on quantised inputs: what follows a DequantizeLinear, once each."""
+    found: dict[str, None] = {}
+    for node in all_nodes(model):
+        if node.op_type in _QUANTISERS or not node.name:
+            continue
+        first = node.inputs[0] if node.inputs else None
+        producer = first.producer() if first is not None else None
+        if producer is not None and producer.op_type == "DequantizeLinear":
+            found[node.name] = None
+    return tuple(found)
+
+
+def check_plan(model: ir.Model, plan: PrecisionPlan) -> None:
+    """Refuse a plan that names nodes which the graph does not have, or precisions that there are not.
+
+    Raises:
+        UnknownNameError: there is no such precision.
+        GraphError: a node is not in the graph.
+    """
+    for precision in {plan.precision, *plan.nodes.values()}:
+        check_precision(precision)
+    known = {node.name for node in all_nodes(model)}
+    if missing := sorted(set(plan.nodes) - known):
+        shown = ", ".join(repr(name) for name in missing[:3]) + (" and more" if len(missing) > 3 else "")  # noqa: PLR2004
+        mend = "make the plan from this graph, after it was simplified"
+        raise GraphError(f"the precision plan names {shown}, which the graph does not have", mend=mend)
+
+
+def plan_to_json(plan: PrecisionPlan) -> str:
+    """Write a plan as text that can be read and edited.
+
+    Example:
+        >>> plan_from_json(plan_to_json(PrecisionPlan("fp16", {"/Softmax": "fp32"}))).of("/Softmax")
+        'fp32'
+    """
+    return to_json(plan) + "\n"
+
+
+def plan_from_json(text: str) -> PrecisionPlan:
+    """Read what `plan_to_json` wrote.
+
+    Raises:
+        ManifestError: it is no such text.
+    """
+    return from_json(PrecisionPlan, text)
+
+
+_QUANTISERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
