@@ -184,10 +184,10 @@ def _open_reference(graph: Path) -> Iterator[Session]:
 def _probe_backend(name: str) -> dict[str, Any]:
     backend = backends.get(name)
     found = backend.probe()
-    offered = backend.capabilities(describe_machine()) if found.available else None
+    offered = backend.capabilities(describe_machine()) if found.usable else None
     return {
         "candidate": backends.table()[name].candidate,
-        "available": found.available,
+        "available": found.usable,
         "version": found.version,
         "reason": found.reason,
         "mend": found.mend,

@@ -30,6 +30,7 @@ __all__ = [
     "OutputRecord",
     "PassRecord",
     "SimplifyRecord",
+    "TargetRecord",
     "TensorInfo",
     "VerifyRecord",
 ]
@@ -161,6 +162,25 @@ class LayerRecord:
     nodes: tuple[str, ...] = ()
     modules: tuple[str, ...] = ()
     tactic: str = ""
+
+
+@dataclass(frozen=True)
+class TargetRecord:
+    """What an engine needs to be opened, of a backend whose engines are bound to a machine.
+
+    Args:
+        library: what built it, such as ``tensorrt``.
+        version: of that.
+        gpu: name of the GPU it was built on; empty where it was built without one.
+        compute_capabilities: of the GPUs it runs on, such as ``("8.6", "8.9")``; empty where it is not known.
+        driver: version of the GPU's driver; empty where there is none.
+    """
+
+    library: str
+    version: str
+    gpu: str = ""
+    compute_capabilities: tuple[str, ...] = ()
+    driver: str = ""
 
 
 @dataclass(frozen=True)
@@ -416,6 +436,9 @@ class ManifestRecord:
         files: for each file of the folder, its ``sha256`` and its ``bytes``.
         environment: name of the other environment that it was chosen from; empty where it was this one.
         interpreter: path of that environment's Python, which opens it as it was verified and timed.
+        profiles: narrower profiles besides the inputs' own, in the engine's order: profile 1, 2, ...
+        values: the range of the values of each input that says shapes, an element for each axis of the `Shape`.
+        target: what the engine needs to be opened; None where any machine with the library will do.
     """
 
     backend: str
@@ -438,6 +461,9 @@ class ManifestRecord:
     bench: BenchRecord | None = None
     environment: str = ""
     interpreter: str = ""
+    profiles: tuple[Mapping[str, Shape], ...] = ()
+    values: Mapping[str, Shape] = field(default_factory=dict)
+    target: TargetRecord | None = None
     schema: int = SCHEMA
 
 

@@ -325,6 +325,8 @@ class BuildSpec:
         options: the backend's own options, such as ``{"threads": 2}``.
         profiles: narrower profiles inside `shapes`, each tuned for itself, on a backend that has several; each names
             the inputs whose range it narrows.
+        values: the range of the values of each input that says shapes (a Reshape's sizes, say), as a `Shape` with a
+            dimension for each of its elements.
         plan: precision of single nodes; None where all are `precision`.
     """
 
@@ -332,6 +334,7 @@ class BuildSpec:
     precision: str = "fp32"
     options: Mapping[str, Option] = field(default_factory=dict)
     profiles: tuple[Mapping[str, Shape], ...] = ()
+    values: Mapping[str, Shape] = field(default_factory=dict)
     plan: PrecisionPlan | None = None
 
     @property

@@ -90,8 +90,12 @@ def get(name: str) -> Backend:
     return cast("Backend", importlib.import_module(table()[name].module))
 
 
-def get_available(name: str) -> Backend:
+def get_available(name: str, *, to_run: bool = False) -> Backend:
     """Return the backend of that name, whose library is here.
+
+    Args:
+        name: of the backend.
+        to_run: whether engines shall be opened; else it is enough that they can be built.
 
     Raises:
         UnknownNameError: there is none of that name.
@@ -101,9 +105,11 @@ def get_available(name: str) -> Backend:
     found = backend.probe()
     if not found.available:
         raise BackendUnavailableError(f"backend {name!r} is not here: {found.reason}", mend=found.mend)
+    if to_run and not found.runs:
+        raise BackendUnavailableError(f"backend {name!r} only builds here: {found.reason}", mend=found.mend)
     return backend
 
 
 def available() -> tuple[str, ...]:
-    """Return the names of the backends that are here and that `optimize` tries by itself."""
-    return tuple(name for name, row in table().items() if row.candidate and get(name).probe().available)
+    """Return the names of the backends that build and run here and that `optimize` tries by itself."""
+    return tuple(name for name, row in table().items() if row.candidate and get(name).probe().usable)

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from enginery.graph.base import OpsetLimits
-from enginery.records import GraphRecord, MachineRecord, ManifestRecord, TensorInfo
-from enginery.spec import BuildSpec, Option
+from enginery.records import GraphRecord, MachineRecord, ManifestRecord, TargetRecord, TensorInfo
+from enginery.spec import BuildSpec, Option, Shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,16 +41,24 @@ class Availability:
     """Whether a backend can be used here.
 
     Args:
-        available: whether its library and device are here.
+        available: whether it can build here.
         version: of its library; None where it is not here.
-        reason: why it is not available; empty where it is.
-        mend: the exact command that brings it; empty where nothing is missing.
+        reason: why it is not available, or does not run; empty where it does both.
+        mend: the exact command that brings what is missing; empty where nothing is.
+        runs: whether engines can be opened here too. False where it builds ahead of time, for other machines: such a
+            backend is no candidate of `optimize` here.
     """
 
     available: bool
     version: str | None = None
     reason: str = ""
     mend: str = ""
+    runs: bool = True
+
+    @property
+    def usable(self) -> bool:
+        """Whether engines can be built and opened here."""
+        return self.available and self.runs
 
 
 @dataclass(frozen=True)
@@ -90,6 +98,8 @@ class Built:
         precision_built: read back from what was built: precision to number of layers or operators.
         options: all options with the values really used.
         notes: what a user should know.
+        profiles: narrower profiles that the engine has besides the first, which takes all of ``spec.shapes``.
+        target: what the engine needs to be opened; None where any machine with the library will do.
     """
 
     inputs: tuple[TensorInfo, ...]
@@ -97,6 +107,8 @@ class Built:
     precision_built: Mapping[str, int]
     options: Mapping[str, Option] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    profiles: tuple[Mapping[str, Shape], ...] = ()
+    target: TargetRecord | None = None
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from enginery.errors import (
 from enginery.graph.base import OpsetLimits, tensor_infos
 from enginery.machine import describe_machine, peak_memory_bytes
 from enginery.records import BuildRecord, FileRecord, ManifestRecord
-from enginery.spec import BuildSpec, Option, Shape
+from enginery.spec import BuildSpec, Option
 from enginery.staging import is_full, writing
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Engine:
         manifest = self.manifest
         there = f"open it with {manifest.interpreter}, of the environment {manifest.environment!r}"
         try:
-            backend = backends.get_available(manifest.backend)
+            backend = backends.get_available(manifest.backend, to_run=True)
         except (BackendUnavailableError, UnknownNameError) as error:
             mend = f"{there}; or {error.mend}" if manifest.interpreter else error.mend
             raise BackendUnavailableError(f"{self.folder} cannot be opened: {error.message}", mend=mend) from error
@@ -165,7 +165,7 @@ def build(
             notes=(*notes, *built.notes),
         )
         manifest = _manifest(
-            record, built, files, spec.shapes, name=_name(graph) or Path(output).stem, source=source,
+            record, built, files, spec, name=_name(graph) or Path(output).stem, source=source,
             source_sha256=source_sha256, graph_sha256=graph_sha256,
         )  # fmt: skip
         storage.write_manifest(folder, manifest)
@@ -225,7 +225,7 @@ def _manifest(
     record: BuildRecord,
     built: Built,
     files: Mapping[str, FileRecord],
-    shapes: Mapping[str, Shape],
+    spec: BuildSpec,
     *,
     name: str,
     source: str,
@@ -237,7 +237,7 @@ def _manifest(
         backend_version=record.backend_version,
         enginery=__version__,
         name=name,
-        inputs=with_profiles(built.inputs, shapes),
+        inputs=with_profiles(built.inputs, spec.shapes),
         outputs=built.outputs,
         precision=record.precision,
         precision_built=record.precision_built,
@@ -249,4 +249,7 @@ def _manifest(
         files=files,
         created=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
         build=record,
+        profiles=built.profiles,
+        values=spec.values,
+        target=built.target,
     )

@@ -156,7 +156,7 @@ def _own(graph: GraphRecord, machine: MachineRecord, spec: OptimizeSpec, probes:
             continue
         backend = backends.get(name)
         found = backend.probe()
-        if found.available:
+        if found.usable:
             offered = backend.capabilities(machine)
             yield from _precise(name, offered.precisions, spec, backend.variants(graph, machine), opsets=offered.opsets)
         elif not _elsewhere(name, probes):

@@ -16,7 +16,18 @@ from typing import Any
 from enginery import optional
 from enginery.errors import FeatureError
 
-__all__ = ["FEATURES", "LIBRARIES", "Api", "Feature", "Library", "load_api"]
+__all__ = [
+    "FEATURES",
+    "LIBRARIES",
+    "Api",
+    "Feature",
+    "Library",
+    "load_api",
+    "opset_ceiling",
+    "precisions",
+    "release_of",
+    "supports",
+]
 
 
 @dataclass(frozen=True)
@@ -93,8 +104,7 @@ class Api:
     @property
     def release(self) -> tuple[int, int]:
         """Major and minor version, such as ``(8, 6)``."""
-        found = re.match(r"(\d+)\.(\d+)", self.version)
-        return (int(found[1]), int(found[2])) if found else (0, 0)
+        return release_of(self.version)
 
     @property
     def is_rtx(self) -> bool:
@@ -164,6 +174,60 @@ def load_api(name: str) -> Api:
     library = LIBRARIES[name]
     module = optional.require(library.module, extra=library.extra, why="to build and run its engines")
     return Api(library, module, str(module.__version__))
+
+
+_OPSETS: Mapping[str, tuple[tuple[tuple[int, int], int], ...]] = {
+    "tensorrt": (((11, 0), 25), ((10, 0), 20), ((0, 0), 17)),
+    "tensorrt_rtx": (((1, 5), 25), ((0, 0), 20)),
+}
+"""The newest ONNX operator set that a version's parser reads, from the newest version down."""
+
+_TYPED_FROM: Mapping[str, tuple[int, int]] = {"tensorrt": (10, 0), "tensorrt_rtx": (1, 4)}
+_NEEDS_CAPABILITY: Mapping[str, tuple[int, int]] = {"tf32": (8, 0), "bf16": (8, 0)}
+
+
+def release_of(version: str) -> tuple[int, int]:
+    """Return major and minor of a version; ``(0, 0)`` where it has none.
+
+    Example:
+        >>> release_of("10.16.1.11")
+        (10, 16)
+    """
+    found = re.match(r"(\d+)\.(\d+)", version)
+    return (int(found[1]), int(found[2])) if found else (0, 0)
+
+
+def opset_ceiling(library: Library, version: str) -> int:
+    """Return the newest ONNX operator set that a version reads rightly.
+
+    Example:
+        >>> opset_ceiling(LIBRARIES["tensorrt"], "8.6.1"), opset_ceiling(LIBRARIES["tensorrt_rtx"], "1.7.1")
+        (17, 25)
+    """
+    return next(opset for since, opset in _OPSETS[library.module] if release_of(version) >= since)
+
+
+def precisions(library: Library, version: str, capability: str = "") -> frozenset[str]:
+    """Return what a version computes in, on a GPU of that compute capability; empty where it is not known.
+
+    Example:
+        >>> sorted(precisions(LIBRARIES["tensorrt"], "8.6.1", "7.5"))
+        ['fp16', 'fp32', 'int8']
+    """
+    named = {"fp32", "tf32", "fp16", "int8"}
+    if release_of(version) >= _TYPED_FROM[library.module]:
+        named.add("bf16")
+    return frozenset(name for name in named if not capability or supports(capability, name))
+
+
+def supports(capability: str, precision: str) -> bool:
+    """Say whether a GPU of that compute capability has instructions for a precision.
+
+    Example:
+        >>> supports("7.5", "bf16"), supports("12.0", "bf16"), supports("7.5", "fp16")
+        (False, True, True)
+    """
+    return release_of(capability) >= _NEEDS_CAPABILITY.get(precision, (0, 0))
 
 
 def _said(versions: str) -> str:

@@ -1,0 +1,17 @@
+"""TensorRT-RTX, on GeForce and RTX GPUs; it builds ahead of time where there is none."""
+
+from __future__ import annotations
+
+from enginery.backends.tensorrt.backend import TensorRTBackend
+
+__all__ = ["build", "build_network", "capabilities", "diagnose", "open", "probe", "variants"]
+
+_BACKEND = TensorRTBackend("tensorrt_rtx")
+
+probe = _BACKEND.probe
+capabilities = _BACKEND.capabilities
+variants = _BACKEND.variants
+build = _BACKEND.build
+build_network = _BACKEND.build_network
+open = _BACKEND.open  # noqa: A001 - the contract's name
+diagnose = _BACKEND.diagnose
