@@ -9,12 +9,65 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
-__all__ = ["Progress", "Step"]
+__all__ = ["Advance", "Listener", "Progress", "Step", "announce", "listener", "listening"]
 
 _LOG = logging.getLogger("enginery")
+
+
+@dataclass(frozen=True)
+class Advance:
+    """How far one step has come, as the library that works on it tells.
+
+    Args:
+        fraction: how much of it is done, 0 to 1.
+        phase: what it does now, in a few words.
+        expected_s: how long the whole step takes, as far as earlier ones tell; None where none do.
+    """
+
+    fraction: float
+    phase: str
+    expected_s: float | None = None
+
+
+Listener: TypeAlias = Callable[[Advance], None]
+"""Takes how far a step has come. What it raises cancels the step, where the library can be cancelled."""
+
+_LISTENER: ContextVar[Listener | None] = ContextVar("enginery_listener", default=None)
+
+
+@contextlib.contextmanager
+def listening(hear: Listener) -> Iterator[None]:
+    """Hand what is announced within the block to `hear`; a listener outside the block hears nothing of it.
+
+    Example:
+        >>> heard = []
+        >>> with listening(heard.append):
+        ...     announce(0.5, "timing kernels")
+        >>> heard
+        [Advance(fraction=0.5, phase='timing kernels', expected_s=None)]
+    """
+    token = _LISTENER.set(hear)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
+def listener() -> Listener | None:
+    """Return who listens in this context; a library's own threads have another one, so ask before they start."""
+    return _LISTENER.get()
+
+
+def announce(fraction: float, phase: str, expected_s: float | None = None) -> None:
+    """Tell whoever listens how far the step that runs now has come; see `Advance`."""
+    hear = _LISTENER.get()
+    if hear is not None:
+        hear(Advance(fraction, phase, expected_s))
 
 
 @dataclass

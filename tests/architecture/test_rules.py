@@ -18,7 +18,7 @@ LAYERS = (
     ("errors",),
     ("spec", "optional", "plain", "streams", "python_files"),
     ("records", "dtypes", "progress"),
-    ("machine", "gpu_packages", "staging", "storage", "processes", "environments", "worker", "worker_loop"),
+    ("machine", "gpu_packages", "caches", "staging", "storage", "processes", "environments", "worker", "worker_loop"),
     STAGES,
     ("checkup", "jobs"),
     ("evaluation",),
