@@ -72,6 +72,23 @@ class Feature:
 
 
 FEATURES: Mapping[str, Feature] = {
+    "IBuilderConfig.builder_optimization_level": Feature("the optimisation level", "8.6+", "1.4+"),
+    "IBuilderConfig.max_aux_streams": Feature("the number of auxiliary streams", "8.6+", "1.4+"),
+    "IBuilderConfig.hardware_compatibility_level": Feature("an engine for other GPUs", "8.6+", "1.4+"),
+    "IBuilderConfig.num_compute_capabilities": Feature("an engine for named compute capabilities", "", "1.4+"),
+    "IBuilderConfig.set_compute_capability": Feature("an engine for named compute capabilities", "", "1.4+"),
+    "HardwareCompatibilityLevel.AMPERE_PLUS": Feature("an engine for Ampere and later", "8.6+", "1.4+"),
+    "HardwareCompatibilityLevel.SAME_COMPUTE_CAPABILITY": Feature(
+        "an engine for all GPUs of one compute capability", "10.9+", "1.4+"
+    ),
+    "ComputeCapability": Feature("an engine for named compute capabilities", "", "1.4+"),
+    "IPluginRegistry.load_library": Feature("loading a plugin library by its registry", "8.6+", "1.4+"),
+    "IPluginRegistry.all_creators": Feature("the list of all plugins", "10.0+", "1.4+"),
+    "IPluginRegistry.plugin_creator_list": Feature("the list of plugins", "8.5-10.16", "1.4"),
+    "Builder.get_plugin_registry": Feature("a registry of plugins for each builder", "8.6+", "1.4+"),
+    "ParserError.node_name": Feature("the node's name in an error of the parser", "10.0+", "1.4+"),
+    "ParserError.node_operator": Feature("the operator in an error of the parser", "10.0+", "1.4+"),
+    "OnnxParserRefitter": Feature("refitting from an ONNX file", "10.0+", "1.4+"),
     "BuilderFlag.FP16": Feature("precision by a builder flag", "8.5-10.16", "1.4"),
     "BuilderFlag.INT8": Feature("precision by a builder flag", "8.5-10.16", "1.4"),
     "BuilderFlag.OBEY_PRECISION_CONSTRAINTS": Feature("precision by a layer's name", "8.5-10.16", "1.4"),
@@ -156,6 +173,15 @@ class Api:
             f"{feature.label} ({dotted}) needs {' or '.join(having)}; {self.library.label} {self.version} is here",
             mend=f"leave it out, or install a version that has it: pip install {self.library.distributions[0]}",
         )
+
+    def set(self, target: Any, dotted: str, value: Any) -> None:
+        """Set what only some versions have, such as ``IBuilderConfig.max_aux_streams`` of a configuration.
+
+        Raises:
+            FeatureError: this version has no such thing.
+        """
+        self.need(dotted)
+        setattr(target, dotted.rpartition(".")[2], value)
 
     def network_flags(self) -> int:
         """Return the mask to create a network with: explicit batches on 8, strongly typed from 10 on."""
