@@ -23,15 +23,18 @@ __all__ = [
     "ExportRecord",
     "GraphRecord",
     "LayerRecord",
+    "LayerTimeRecord",
     "LoadRecord",
     "MachineRecord",
     "ManifestRecord",
     "OptimizeRecord",
     "OutputRecord",
     "PassRecord",
+    "QueryRecord",
     "SimplifyRecord",
     "TargetRecord",
     "TensorInfo",
+    "TrtexecRecord",
     "VerifyRecord",
 ]
 
@@ -345,6 +348,104 @@ class BenchRecord:
     load_ms: float | None
     placement: str
     load: LoadRecord | None = None
+
+
+@dataclass(frozen=True)
+class QueryRecord:
+    """When one query was enqueued, copied in, computed and copied out.
+
+    Args:
+        enqueue, h2d, gpu, d2h: begin and end of each, in milliseconds since the measuring began; the host's clock for
+            the first, the device's for the others. A copy that is not measured begins and ends at one time.
+    """
+
+    enqueue: tuple[float, float]
+    h2d: tuple[float, float]
+    gpu: tuple[float, float]
+    d2h: tuple[float, float]
+
+    @property
+    def enqueue_ms(self) -> float:
+        """How long the host took to enqueue it."""
+        return self.enqueue[1] - self.enqueue[0]
+
+    @property
+    def h2d_ms(self) -> float:
+        """How long its inputs were copied to the device."""
+        return self.h2d[1] - self.h2d[0]
+
+    @property
+    def gpu_ms(self) -> float:
+        """How long the device computed."""
+        return self.gpu[1] - self.gpu[0]
+
+    @property
+    def d2h_ms(self) -> float:
+        """How long its outputs were copied to the host."""
+        return self.d2h[1] - self.d2h[0]
+
+    @property
+    def latency_ms(self) -> float:
+        """Copies and compute together, without the waiting between them."""
+        return self.h2d_ms + self.gpu_ms + self.d2h_ms
+
+
+@dataclass(frozen=True)
+class LayerTimeRecord:
+    """How long one layer of an engine took, over several runs of its own.
+
+    Args:
+        total_ms: of all runs together.
+        average_ms, median_ms: of one run.
+    """
+
+    name: str
+    total_ms: float
+    average_ms: float
+    median_ms: float
+
+
+@dataclass(frozen=True)
+class TrtexecRecord:
+    """What `enginery trtexec` built and measured.
+
+    Args:
+        engine: path of the engine folder; empty where none was kept.
+        plan: path of the plan as its library serialised it; empty where none was kept.
+        load_ms: reading and deserialising the plan; None where it was not opened.
+        queries: in the order they were enqueued, without those of the warm-up.
+        warmups: how many queries the warm-up had.
+        walltime_ms: of the host, from the first measured query's enqueueing to the last one's end.
+        shapes: of the inputs that were measured.
+        transfers, cuda_graph, spin: what the queries were measured with.
+        layers: that the engine was built of.
+        layer_times: measured in `profile_runs` runs after the queries.
+    """
+
+    backend: str
+    backend_version: str
+    engine: str = ""
+    plan: str = ""
+    plan_bytes: int = 0
+    build_s: float | None = None
+    load_ms: float | None = None
+    placement: str = ""
+    queries: tuple[QueryRecord, ...] = ()
+    warmups: int = 0
+    warmup_ms: float = 0.0
+    walltime_ms: float = 0.0
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    streams: int = 1
+    transfers: bool = True
+    cuda_graph: bool = False
+    spin: bool = False
+    average_runs: int = 10
+    percentiles: tuple[float, ...] = (90.0, 95.0, 99.0)
+    layers: tuple[LayerRecord, ...] = ()
+    layer_times: tuple[LayerTimeRecord, ...] = ()
+    profile_runs: int = 0
+    notes: tuple[str, ...] = ()
+    schema: int = SCHEMA
 
 
 @dataclass(frozen=True)
