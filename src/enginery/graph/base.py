@@ -33,6 +33,7 @@ __all__ = [
     "load_model",
     "make_dynamic",
     "make_plan",
+    "module_path",
     "normalise",
     "save_model",
     "skeleton",
@@ -280,6 +281,13 @@ def apply_plan(model: ir.Model, plan: PrecisionPlan, *, say: Callable[[str], Non
     from enginery.graph.precision.cast import apply_plan as apply
 
     return apply(model, plan, say=say)
+
+
+def module_path(node: ir.Node) -> str:
+    """Return the module of the source that a node came from, such as ``layer3.0.conv2``; empty where nothing tells."""
+    from enginery.graph.modules import module_parts
+
+    return ".".join(module_parts(node))
 
 
 def save_model(model: ir.Model, path: Path) -> None:
