@@ -26,14 +26,15 @@ from enginery.errors import (
     WorkerMemoryError,
     WorkerTimeoutError,
 )
+from enginery.progress import Advance
 from enginery.worker import LOG, Worker
 
 SOURCES = Path(enginery.__file__).parents[1]
 
 JOBS = """
-import ctypes, os, subprocess, sys, time
+import ctypes, logging, os, signal, subprocess, sys, time
 from pathlib import Path
-from enginery import errors, jobs, storage
+from enginery import errors, jobs, progress, storage
 
 class OurBuildError(errors.BuildError):
     pass
@@ -97,7 +98,17 @@ def child(state, arguments):
 def variables(state, arguments):
     return {"cwd": os.getcwd(), "path": sys.path, "group": os.getpgid(0), "pid": os.getpid()}
 
-for job in (echo, count, crash, leave, hang, grow, noise, refuse, refuse_foreign, stumble, unplain, starve,
+def announce(state, arguments):
+    for at in range(1, 4):
+        progress.announce(at / 4, f"phase {at}", 9.0)
+    if arguments.get("then") == "crash":
+        logging.getLogger("enginery.tensorrt").info("ERROR: the builder's last words")
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if arguments.get("then") == "hang":
+        time.sleep(60)
+    return "told"
+
+for job in (announce, echo, count, crash, leave, hang, grow, noise, refuse, refuse_foreign, stumble, unplain, starve,
             half_build, child, variables):
     jobs.JOBS[job.__name__] = job
 """
@@ -388,3 +399,41 @@ def test_every_worker_error_is_one_of_ours():
     for kind in (WorkerCrashError, WorkerTimeoutError, WorkerMemoryError, EnvironmentSetupError):
         assert issubclass(kind, WorkerError)
         assert issubclass(kind, EngineryError)
+
+
+def test_how_far_a_job_has_come_is_handed_on(worker):
+    """Announcements arrive in order, before the result; a job after them begins anew."""
+    heard = []
+    assert worker.call("announce", {}, limit_s=60, on_progress=heard.append) == "told"
+    assert heard == [Advance(at / 4, f"phase {at}", 9.0) for at in (1, 2, 3)]
+    assert worker.call("announce", {}, limit_s=60) == "told", "nobody has to listen"
+    with pytest.raises(WorkerCrashError) as caught:
+        worker.call("crash", {}, limit_s=60)
+    assert "% done" not in caught.value.message
+
+
+def test_a_crash_tells_how_far_the_job_had_come_and_the_log_before(worker):
+    """What our own log said from INFO on stands in the message."""
+    with pytest.raises(
+        WorkerCrashError, match=r"died of SIGSEGV while it did 'announce', 75% done \(phase 3\)"
+    ) as caught:
+        worker.call("announce", {"then": "crash"}, limit_s=60)
+    assert "ERROR: the builder's last words" in caught.value.message
+
+
+def test_a_time_limit_tells_how_far_the_job_had_come(worker):
+    """A build that hangs is killed, and said to have hung where it was."""
+    with pytest.raises(WorkerTimeoutError, match=r"within 1 s, 75% done \(phase 3\)"):
+        worker.call("announce", {"then": "hang"}, limit_s=1)
+    assert worker.pid is None
+
+
+def test_a_listener_that_raises_ends_the_worker(worker):
+    """Whoever listens may cancel."""
+
+    def cancel(_advance):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        worker.call("announce", {"then": "hang"}, limit_s=60, on_progress=cancel)
+    assert worker.pid is None

@@ -14,7 +14,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-__all__ = ["Advance", "Listener", "Progress", "Step", "announce", "listener", "listening"]
+from enginery.errors import WorkerTimeoutError
+
+__all__ = ["Advance", "Listener", "Progress", "Step", "announce", "listener", "listening", "within"]
 
 _LOG = logging.getLogger("enginery")
 
@@ -63,6 +65,24 @@ def listener() -> Listener | None:
     return _LISTENER.get()
 
 
+def within(limit_s: float, hear: Listener) -> Listener:
+    """Return a listener that hands on to `hear`, and cancels what announces itself after `limit_s` from now.
+
+    A worker is killed at its time limit; this ends a step of this very process, where it can be cancelled.
+    """
+    deadline = time.monotonic() + limit_s
+
+    def check(advance: Advance) -> None:
+        if time.monotonic() >= deadline:
+            raise WorkerTimeoutError(
+                f"it was not done within {limit_s:g} s, {advance.fraction:.0%} done ({advance.phase})",
+                mend="raise the time limit",
+            )
+        hear(advance)
+
+    return check
+
+
 def announce(fraction: float, phase: str, expected_s: float | None = None) -> None:
     """Tell whoever listens how far the step that runs now has come; see `Advance`."""
     hear = _LISTENER.get()
@@ -72,12 +92,25 @@ def announce(fraction: float, phase: str, expected_s: float | None = None) -> No
 
 @dataclass
 class Step:
-    """One step of the work: its name, how long it is expected to take, and when it ran."""
+    """One step of the work: its name, how long it is expected to take, when it ran, and how far it says it is."""
 
     name: str
     expected_s: float
     started: float | None = None
     ended: float | None = None
+    advance: Advance | None = None
+
+    def total_s(self, now: float) -> float | None:
+        """Return how long the whole step takes, by how far it says it is; None where it says nothing.
+
+        The more of it is done, the more its own pace counts against what earlier ones took.
+        """
+        if self.advance is None or self.started is None:
+            return None
+        spent, done = now - self.started, self.advance.fraction
+        expected = self.advance.expected_s if self.advance.expected_s is not None else self.expected_s
+        by_pace = spent / done if done > 0 else expected
+        return spent + (1 - done) * (done * by_pace + (1 - done) * max(expected, spent))
 
 
 @dataclass
@@ -124,12 +157,24 @@ class Progress:
             step.ended = time.monotonic()
             self.changed()
 
+    def advanced(self, advance: Advance | None) -> None:
+        """Hear how far the step that runs now has come; a `Listener`. None where it does not tell any more."""
+        step = self.current()
+        if step is not None:
+            step.advance = advance
+            self.changed()
+
+    def current(self) -> Step | None:
+        """Return the step that runs now: the one that began last."""
+        running = [step for step in self.steps if step.started is not None and step.ended is None]
+        return max(running, key=lambda step: step.started or 0.0, default=None)
+
     def say(self, line: str) -> None:
         """Tell a loud line: something the user should see even when all goes well."""
         _LOG.warning(line)
 
     def changed(self) -> None:
-        """React to a step that was planned, began or ended; the base class shows nothing."""
+        """React to a step that was planned, began, advanced or ended; the base class shows nothing."""
 
     def elapsed_s(self) -> float:
         """Return the seconds since the work began."""
@@ -148,7 +193,8 @@ class Progress:
         for step in self.steps:
             if step.ended is None:
                 spent = now - step.started if step.started is not None else 0.0
-                left += max(step.expected_s * scale - spent, 0.0)
+                told = step.total_s(now)
+                left += max((step.expected_s * scale if told is None else told) - spent, 0.0)
         return left
 
     def fraction(self) -> float:

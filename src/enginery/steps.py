@@ -25,7 +25,7 @@ from enginery.preparation import (
     reference_of,
     reference_outputs,
 )
-from enginery.progress import Progress
+from enginery.progress import Listener, Progress, listening, within
 from enginery.records import BenchRecord, DoctorRecord, ExportRecord, GraphRecord, ManifestRecord, VerifyRecord
 from enginery.sources import SOURCES, find_kind, opened
 from enginery.spec import BenchSpec, BuildSpec, Option, Shape, SourceOptions, SourceSpec, VerifySpec, check_precision
@@ -147,7 +147,10 @@ def build(
         design = Fitter(folder, spec.shapes, progress).fit(design, limits)
         with progress.step(building):
             staged = folder / output.name
-            _build_at(design, staged, backend, spec, in_process=in_process, limit_s=limit_s, folder=folder)
+            _build_at(
+                design, staged, backend, spec, in_process=in_process, limit_s=limit_s, folder=folder,
+                hear=progress.advanced,
+            )  # fmt: skip
         storage.adopt_folder(staged, output)
     return engines.load(output)
 
@@ -338,22 +341,25 @@ def _choose_backend(source: Source, asked: str | None) -> str:
 
 
 def _build_at(
-    design: Design, staged: Path, backend: str, spec: BuildSpec, *, in_process: bool, limit_s: float, folder: Path
-) -> None:
+    design: Design, staged: Path, backend: str, spec: BuildSpec, *, in_process: bool, limit_s: float, folder: Path,
+    hear: Listener,
+) -> None:  # fmt: skip
     from enginery.jobs import build_arguments, read_design
 
     if in_process:
         from enginery.backends import engine as engines
 
-        engines.build(
-            design.content or read_design(design.path), spec, staged, backend=backend, source=design.source,
-            source_sha256=design.source_sha256, graph_sha256=design.graph_sha256, notes=design.notes,
-        )  # fmt: skip
+        with listening(within(limit_s, hear)):
+            engines.build(
+                design.content or read_design(design.path), spec, staged, backend=backend, source=design.source,
+                source_sha256=design.source_sha256, graph_sha256=design.graph_sha256, notes=design.notes,
+            )  # fmt: skip
         return
     from enginery.worker import Worker
 
     with Worker(f"build-{backend}", folder=folder / "worker") as worker:
-        worker.call("build", build_arguments(design, backend=backend, spec=spec, output=staged), limit_s=limit_s)
+        arguments = build_arguments(design, backend=backend, spec=spec, output=staged)
+        worker.call("build", arguments, limit_s=limit_s, on_progress=hear)
 
 
 def _by_label(engines: Sequence[str | Path]) -> dict[str, Path]:

@@ -25,8 +25,10 @@ from enginery import __version__, errors, processes
 from enginery.environments import find_python, install_line, worker_variables
 from enginery.errors import EnvironmentSetupError, WorkerCrashError, WorkerMemoryError, WorkerTimeoutError
 from enginery.machine import free_memory_bytes
+from enginery.plain import from_plain
+from enginery.progress import Advance, Listener
 from enginery.staging import remove_leftovers
-from enginery.worker_loop import PROTOCOL, write_json
+from enginery.worker_loop import ANNOUNCED, PROTOCOL, write_json
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -88,6 +90,7 @@ class Worker:
         self._process: subprocess.Popen[bytes] | None = None
         self._answers = -1
         self._unread = b""
+        self._advance: Advance | None = None
 
     @property
     def pid(self) -> int | None:
@@ -136,7 +139,13 @@ class Worker:
         self._greet(python)
 
     def call(
-        self, job: str, arguments: Mapping[str, Any], *, limit_s: float, on_wait: Callable[[], None] | None = None
+        self,
+        job: str,
+        arguments: Mapping[str, Any],
+        *,
+        limit_s: float,
+        on_wait: Callable[[], None] | None = None,
+        on_progress: Listener | None = None,
     ) -> Any:
         """Do one job and return its result as plain data.
 
@@ -146,6 +155,7 @@ class Worker:
                 what is half-written there is removed where the worker dies.
             limit_s: seconds after which the worker is killed.
             on_wait: called about ten times a second while it works.
+            on_progress: told how far it has come, where the job says so.
 
         Raises:
             EngineryError: what the job raised, as it would have been raised here.
@@ -157,12 +167,13 @@ class Worker:
         if self._process is None:
             raise WorkerCrashError(f"worker {self.name!r} is not running", mend="start another")
         self._jobs += 1
+        self._advance = None
         task = self.folder / f"{self._jobs:04d}-{job}.json"
         write_json(task, {"job": job, "arguments": arguments})
         output = arguments.get("output")
         try:
             self._send(task.name)
-            answer = self._receive(job, limit_s, on_wait)
+            answer = self._receive(job, limit_s, on_wait, on_progress)
         except BaseException:
             self.kill()
             if output is not None:
@@ -236,17 +247,28 @@ class Worker:
             self._process.stdin.write(f"{line}\n".encode())
             self._process.stdin.flush()
 
-    def _receive(self, job: str, limit_s: float, on_wait: Callable[[], None] | None) -> str:
-        """Wait for one line; look after memory and time about ten times a second."""
+    def _receive(
+        self,
+        job: str,
+        limit_s: float,
+        on_wait: Callable[[], None] | None,
+        on_progress: Listener | None = None,
+    ) -> str:
+        """Wait for the answer; look after memory and time about ten times a second."""
         deadline = time.monotonic() + limit_s
         while True:
             line = self._read_line(job, max(min(_TICK_S, deadline - time.monotonic()), 0.0))
-            if line is not None:
+            if line is not None and not line.startswith(ANNOUNCED):
                 return line
+            if line is not None:
+                self._advance = from_plain(Advance, json.loads(line)["advance"])
+                if on_progress is not None:
+                    on_progress(self._advance)
             self._check_memory(job)
             if time.monotonic() >= deadline:
                 raise WorkerTimeoutError(
-                    f"worker {self.name!r} did not finish {job!r} within {limit_s:g} s{self._shown_log()}",
+                    f"worker {self.name!r} did not finish {job!r} within {limit_s:g} s"
+                    f"{self._shown_advance()}{self._shown_log()}",
                     mend="raise the time limit, or look at the last lines of its log",
                 )
             if on_wait is not None:
@@ -257,14 +279,14 @@ class Worker:
         assert self._process is not None  # noqa: S101 - call() has looked
         # Asked before reading, so that a line written just before the end is still read.
         ended = processes.exit_code(self._process.pid) is not None
-        if _readable(self._answers, 0.0 if ended else wait_s):
+        if b"\n" not in self._unread and _readable(self._answers, 0.0 if ended else wait_s):
             chunk = os.read(self._answers, 1 << 16)
             self._unread += chunk
-            line, newline, rest = self._unread.partition(b"\n")
-            if newline:
-                self._unread = rest
-                return line.decode()
             ended = ended or not chunk
+        line, newline, rest = self._unread.partition(b"\n")
+        if newline:
+            self._unread = rest
+            return line.decode()
         if ended:
             raise self._crash(job)
         return None
@@ -287,8 +309,16 @@ class Worker:
         if code == -signal.SIGKILL:
             mend = "something killed it: most often the system, which had run out of memory (see dmesg)"
         return WorkerCrashError(
-            f"worker {self.name!r} {_how_it_ended(code)} while it did {job!r}{self._shown_log()}", mend=mend
+            f"worker {self.name!r} {_how_it_ended(code)} while it did {job!r}{self._shown_advance()}"
+            f"{self._shown_log()}",
+            mend=mend,
         )
+
+    def _shown_advance(self) -> str:
+        """Say how far the job had come, where it told."""
+        if self._advance is None:
+            return ""
+        return f", {self._advance.fraction:.0%} done ({self._advance.phase})"
 
     def _shown_log(self) -> str:
         tail = self.log_tail()

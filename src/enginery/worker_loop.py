@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import sys
@@ -14,10 +15,14 @@ from typing import Any, BinaryIO, TypeAlias
 from enginery import __version__, processes
 from enginery.errors import EngineryError, UnknownNameError
 from enginery.plain import to_plain
+from enginery.progress import Advance, listening
 
-__all__ = ["PROTOCOL", "Job", "serve", "write_json"]
+__all__ = ["ANNOUNCED", "PROTOCOL", "Job", "serve", "write_json"]
 
-PROTOCOL = 1
+ANNOUNCED = '{"advance": '
+"""How a line begins that says how far a job has come; any other line names the file with the job's result."""
+
+PROTOCOL = 2
 """Version of what parent and worker say to each other."""
 
 Job: TypeAlias = Callable[[dict[str, Any], Mapping[str, Any]], Any]
@@ -39,11 +44,19 @@ def serve(jobs: Mapping[str, Job], arguments: Sequence[str] | None = None) -> No
     tasks = _take_stdin()
     hello = {"enginery": __version__, "protocol": PROTOCOL, "python": platform.python_version()}
     os.write(handle, f"{json.dumps(hello)}\n".encode())
+    _log_to_stderr()
     state: dict[str, Any] = {}
+
+    def tell(advance: Advance) -> None:
+        line = json.dumps({"advance": to_plain(advance)})
+        os.write(handle, f"{line}\n".encode())  # shorter than PIPE_BUF, so threads' lines do not mix
+
     for line in tasks:
         task = Path(folder) / line.decode().strip()
         answer = task.with_suffix(".result.json")
-        write_json(answer, _do(jobs, state, json.loads(task.read_text(encoding="utf-8"))))
+        with listening(tell):
+            result = _do(jobs, state, json.loads(task.read_text(encoding="utf-8")))
+        write_json(answer, result)
         os.write(handle, f"{answer.name}\n".encode())
 
 
@@ -52,6 +65,15 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     part = path.with_suffix(".part")
     part.write_text(json.dumps(to_plain(value), allow_nan=False, default=_path_text), encoding="utf-8")
     part.replace(path)
+
+
+def _log_to_stderr() -> None:
+    """Let our own log, from INFO on, go to the worker's: there it says what led to a crash."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    ours = logging.getLogger("enginery")
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
 
 
 def _take_stdin() -> BinaryIO:

@@ -8,6 +8,7 @@ import re
 import pytest
 
 from enginery.cli.progress import PlainProgress, TerminalProgress, progress_for
+from enginery.progress import Advance
 
 
 class Terminal(io.StringIO):
@@ -47,6 +48,41 @@ def test_turns_are_not_told_again_and_again():
         with progress.step(name):
             pass
     assert [line.split("] ")[1] for line in stream.getvalue().splitlines()] == ["a", "b", "c"]
+
+
+def test_a_long_step_is_told_again_every_ten_seconds(monkeypatch):
+    """Its line says how far it is and what it does; announcements between are silent."""
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    stream = io.StringIO()
+    progress = PlainProgress(stream)
+    progress.started = now[0]
+    progress.plan(("build", 10.0))
+    with progress.step("build"):
+        for second in range(1, 26):
+            now[0] = float(second)
+            progress.advanced(Advance(second / 50, f"timing conv{second}", expected_s=50.0))
+    assert stream.getvalue().splitlines() == [
+        "[  0 s / ~10 s] build",
+        "[ 10 s / ~50 s] build: 20 % (timing conv10)",
+        "[ 20 s / ~50 s] build: 40 % (timing conv20)",
+    ]
+
+
+def test_a_terminal_shows_how_far_a_long_step_is(monkeypatch):
+    """The bar's line names percent and phase, and goes on by the step's own time."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    stream = Terminal()
+    progress = TerminalProgress(stream)
+    progress.start()
+    progress.plan(("build", 10.0))
+    with progress.step("build"):
+        progress.advanced(Advance(0.43, "timing conv7", expected_s=100.0))
+        progress._live.refresh()
+        assert 90 < progress.remaining_s() < 110
+    progress.close()
+    assert "build: 43 % (timing conv7)" in stream.getvalue()
 
 
 @pytest.mark.filterwarnings("error")

@@ -15,11 +15,20 @@ __all__ = ["PlainProgress", "TerminalProgress", "progress_for"]
 _REFRESHES_PER_SECOND = 8
 _REPEAT_S = 5.0
 """A step whose name was told before is told again after this long; turns of a benchmark are many."""
+_ADVANCE_S = 10.0
+"""A step that says how far it has come is told again after this long."""
 
 
 def progress_for(stream: TextIO) -> PlainProgress | TerminalProgress:
     """Return the progress that fits a stream."""
     return TerminalProgress(stream) if stream.isatty() else PlainProgress(stream)
+
+
+def shown(step: Step) -> str:
+    """Write a step's name and, where it tells, how far it is, such as ``build tensorrt: 43 % (timing conv1)``."""
+    if step.advance is None:
+        return step.name
+    return f"{step.name}: {100 * step.advance.fraction:.0f} % ({step.advance.phase})"
 
 
 class _Shown(Progress):
@@ -41,11 +50,6 @@ class _Shown(Progress):
     def close(self) -> None:
         """Stop showing."""
 
-    def current(self) -> Step | None:
-        """Return the step that runs now: the one that began last."""
-        running = [step for step in self.steps if step.started is not None and step.ended is None]
-        return max(running, key=lambda step: step.started or 0.0, default=None)
-
     def clock(self) -> str:
         """Write the time passed and, where it can be told, the time expected in all."""
         elapsed, left = self.elapsed_s(), self.remaining_s()
@@ -53,7 +57,7 @@ class _Shown(Progress):
 
 
 class PlainProgress(_Shown):
-    """Writes a line when a step begins, such as ``[ 12 s / ~45 s] bench openvino``."""
+    """Writes a line when a step begins, such as ``[ 12 s / ~45 s] bench openvino``, and while a long one goes on."""
 
     def __init__(self, stream: TextIO) -> None:
         super().__init__(stream)
@@ -62,12 +66,16 @@ class PlainProgress(_Shown):
         self._last_line = float("-inf")
 
     def changed(self) -> None:
-        """Tell the step that runs now, unless it was told just before."""
-        step = self.current()
-        if step is None or step is self._last:
+        """Tell the step that runs now, unless it was told just before; a long one is told again with how far it is."""
+        step, now = self.current(), time.monotonic()
+        if step is None:
+            return
+        if step is self._last:
+            if step.advance is not None and now - self._last_line >= _ADVANCE_S:
+                self._last_line = now
+                self.write(f"[{self.clock()}] {shown(step)}")
             return
         self._last = step
-        now = time.monotonic()
         if step.name in self._told and now - self._last_line < _REPEAT_S:
             return
         self._told.add(step.name)
@@ -116,6 +124,6 @@ class TerminalProgress(_Shown):
         line.add_row(
             ProgressBar(total=1.0, completed=self.fraction(), width=30, complete_style="green"),
             Text(self.clock()),
-            Text(step.name if step is not None else "", style="bold", overflow="ellipsis", no_wrap=True),
+            Text(shown(step) if step is not None else "", style="bold", overflow="ellipsis", no_wrap=True),
         )
         return line

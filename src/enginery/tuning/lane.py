@@ -12,6 +12,7 @@ from enginery.benchmark.base import Entry
 from enginery.errors import EngineryError
 from enginery.machine import free_memory_bytes
 from enginery.plain import from_plain
+from enginery.progress import Advance, Listener
 from enginery.records import BuildRecord, ManifestRecord, VerifyRecord
 from enginery.spec import BuildSpec, OptimizeSpec
 from enginery.tuning.candidates import Contestant
@@ -84,8 +85,12 @@ class Lane:
         """What its living worker holds; 0 without one."""
         return (self._worker.memory_bytes or 0) if self._worker is not None else 0
 
-    def prepare(self, on_wait: Callable[[], None]) -> None:
+    def prepare(self, on_wait: Callable[[], None], on_progress: Callable[[Advance | None], None]) -> None:
         """Build, open, run once and verify, in a worker that stays warm.
+
+        Args:
+            on_wait: called about ten times a second.
+            on_progress: told how far the build has come; None when it is done.
 
         Raises:
             EngineryError: whatever ended it; the worker is gone then.
@@ -93,7 +98,8 @@ class Lane:
         try:
             self._start()
             if self.contestant.engine is None:
-                self._build(on_wait)
+                self._build(on_wait, on_progress)
+                on_progress(None)
             opened = self._open(on_wait)
             first = self._call("first", self._timed_case(), on_wait)
             self.entry = Entry(self._time, opened["placement"], first["ms"], opened["load_ms"])
@@ -130,11 +136,18 @@ class Lane:
         worker.start()
         self._worker = worker
 
-    def _call(self, job: str, arguments: Mapping[str, Any], on_wait: Callable[[], None] | None = None) -> Any:
+    def _call(
+        self,
+        job: str,
+        arguments: Mapping[str, Any],
+        on_wait: Callable[[], None] | None = None,
+        on_progress: Listener | None = None,
+    ) -> Any:
         assert self._worker is not None  # noqa: S101 - _start() made it
-        return self._worker.call(job, arguments, limit_s=self.course.spec.job_limit_s, on_wait=on_wait)
+        limit_s = self.course.spec.job_limit_s
+        return self._worker.call(job, arguments, limit_s=limit_s, on_wait=on_wait, on_progress=on_progress)
 
-    def _build(self, on_wait: Callable[[], None]) -> None:
+    def _build(self, on_wait: Callable[[], None], on_progress: Listener) -> None:
         course, contestant = self.course, self.contestant
         arguments = {
             **course.designs[contestant.design].as_arguments(),
@@ -142,7 +155,7 @@ class Lane:
             "spec": BuildSpec(course.spec.shapes, contestant.precision, contestant.options),
             "output": self.engine,
         }
-        self.build = from_plain(ManifestRecord, self._call("build", arguments, on_wait)).build
+        self.build = from_plain(ManifestRecord, self._call("build", arguments, on_wait, on_progress)).build
 
     def _open(self, on_wait: Callable[[], None] | None = None) -> dict[str, Any]:
         # An engine that is built here has its options in the manifest.

@@ -176,7 +176,7 @@ def _run(
     try:
         for at, lane in enumerate(lanes):
             with progress.step(_step(lane)):
-                _prepare(lane, lanes[:at], progress.changed)
+                _prepare(lane, lanes[:at], progress)
         with progress.step("time") as step:
             standing = [lane for lane in lanes if lane.error is None]
             return _time(standing, course, frameworks, functools.partial(_foresee, progress, step, course.spec.bench))
@@ -190,11 +190,11 @@ def _run(
             lane.close()
 
 
-def _prepare(lane: Lane, before: list[Lane], on_wait: Callable[[], None]) -> None:
+def _prepare(lane: Lane, before: list[Lane], progress: Progress) -> None:
     peaks = [other.build.peak_memory_bytes or 0 for other in before if other.build is not None]
     make_room(before, int(_BUILD_ROOM * max(peaks, default=0)))
     try:
-        lane.prepare(on_wait)
+        lane.prepare(progress.changed, progress.advanced)
     except WorkerMemoryError as error:
         warm = [other for other in before if other.pids]
         if not warm:
@@ -202,7 +202,7 @@ def _prepare(lane: Lane, before: list[Lane], on_wait: Callable[[], None]) -> Non
             return
         for other in warm:
             other.chill()
-        _prepare(lane, [], on_wait)
+        _prepare(lane, [], progress)
     except EngineryError as error:
         lane.error = error
 

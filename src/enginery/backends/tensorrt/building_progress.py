@@ -25,6 +25,7 @@ from enginery.progress import Advance, Listener, listener
 __all__ = ["following"]
 
 _EVERY_S = 0.2
+_PHASE = 100
 
 
 @contextlib.contextmanager
@@ -81,7 +82,7 @@ class _Follower:
             if self.stopped is None and self._hear is not None and now - self._told_at >= _EVERY_S:
                 self._told_at = now
                 try:
-                    self._hear(Advance(self._furthest, phase, self._expected_s))
+                    self._hear(Advance(self._furthest, phase[:_PHASE], self._expected_s))
                 except BaseException as error:  # noqa: BLE001 - raised again when TensorRT has returned
                     self.stopped = error
             return self.stopped is None
