@@ -29,6 +29,7 @@ __all__ = [
     "ManifestRecord",
     "OptimizeRecord",
     "OutputRecord",
+    "PartRecord",
     "PassRecord",
     "QueryRecord",
     "SimplifyRecord",
@@ -187,6 +188,40 @@ class TargetRecord:
 
 
 @dataclass(frozen=True)
+class PartRecord:
+    """One part of an engine whose graph two backends share.
+
+    Args:
+        folder: where its artefact is, below the engine's folder.
+        backend: name of the backend that built it and runs it.
+        label: what messages call that backend.
+        main: whether that is the backend asked for, rather than the one that takes the rest.
+        nodes: names of the graph's nodes in it.
+        operators: how often each operator occurs among these.
+        inputs, outputs: as its artefact has them.
+        options: all options with the values really used.
+        precision_built: read back from what was built: precision to number of layers or operators.
+        size_bytes: of its files.
+        handed_over_bytes: what it reads from parts before it, at the opt sizes; None where sizes are not known.
+        notes: what a user should know of it.
+    """
+
+    folder: str
+    backend: str
+    label: str
+    main: bool
+    nodes: tuple[str, ...]
+    operators: Mapping[str, int]
+    inputs: tuple[TensorInfo, ...]
+    outputs: tuple[TensorInfo, ...]
+    options: Mapping[str, Option]
+    precision_built: Mapping[str, int]
+    size_bytes: int
+    handed_over_bytes: int | None = None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class BuildRecord:
     """How an engine was built.
 
@@ -196,6 +231,7 @@ class BuildRecord:
         size_bytes: of the engine's own files.
         peak_memory_bytes: of the process that built it, its whole life; None where it is unknown.
         notes: what a user should know, such as an option the backend changed.
+        parts: what runs where, in order, where two backends share the graph.
     """
 
     backend: str
@@ -207,6 +243,7 @@ class BuildRecord:
     size_bytes: int
     peak_memory_bytes: int | None = None
     notes: tuple[str, ...] = ()
+    parts: tuple[PartRecord, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from enginery.graph.base import OpsetLimits
-from enginery.records import GraphRecord, MachineRecord, ManifestRecord, TargetRecord, TensorInfo
+from enginery.records import GraphRecord, MachineRecord, ManifestRecord, PartRecord, TargetRecord, TensorInfo
 from enginery.spec import BuildSpec, Option, Shape
 
 if TYPE_CHECKING:
@@ -100,6 +100,7 @@ class Built:
         notes: what a user should know.
         profiles: narrower profiles that the engine has besides the first, which takes all of ``spec.shapes``.
         target: what the engine needs to be opened; None where any machine with the library will do.
+        parts: what runs where, in order, where two backends share the graph.
     """
 
     inputs: tuple[TensorInfo, ...]
@@ -109,6 +110,7 @@ class Built:
     notes: tuple[str, ...] = ()
     profiles: tuple[Mapping[str, Shape], ...] = ()
     target: TargetRecord | None = None
+    parts: tuple[PartRecord, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -163,6 +163,7 @@ def build(
             size_bytes=sum(file.bytes for file in files.values()),
             peak_memory_bytes=peak_memory_bytes(),
             notes=(*notes, *built.notes),
+            parts=built.parts,
         )
         manifest = _manifest(
             record, built, files, spec, name=_name(graph) or Path(output).stem, source=source,

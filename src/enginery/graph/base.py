@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
+    from enginery.graph.partition import Partition
     from enginery.spec import PrecisionPlan, Shape
 
 __all__ = [
@@ -35,11 +36,14 @@ __all__ = [
     "make_plan",
     "module_path",
     "normalise",
+    "partition",
     "save_model",
+    "sizes_of",
     "skeleton",
     "tensor_info",
     "tensor_infos",
     "type_name",
+    "with_outputs",
 ]
 
 LAYOUT = "enginery.layout"
@@ -216,6 +220,30 @@ def make_dynamic(
     from enginery.graph.dynamic.rewrite import make_dynamic as change
 
     return change(model, texts, shapes=shapes, evaluate=evaluate, examples=examples)
+
+
+def partition(model: ir.Model, supported: Callable[[ir.Node], bool], min_nodes: int | None = None) -> Partition:
+    """Cut a graph in parts for two backends; see `enginery.graph.partition.partition`."""
+    from enginery.graph.partition import MIN_NODES
+    from enginery.graph.partition import partition as cut
+
+    return cut(model, supported, MIN_NODES if min_nodes is None else min_nodes)
+
+
+def sizes_of(
+    model: ir.Model, names: Sequence[str], sizes: Mapping[str, Sequence[int]]
+) -> dict[str, tuple[int, ...] | None]:
+    """Return the sizes of tensors where the inputs have given ones; see `enginery.graph.parts.sizes.sizes_of`."""
+    from enginery.graph.parts.sizes import sizes_of as infer
+
+    return infer(model, names, sizes)
+
+
+def with_outputs(model: ir.Model, names: Sequence[str]) -> ir.Model:
+    """Return a copy of a graph whose outputs are the values of these names, and nothing that only others need."""
+    from enginery.graph.parts.sizes import with_outputs as cut
+
+    return cut(model, names)
 
 
 def hash_model(path: str | Path) -> str:

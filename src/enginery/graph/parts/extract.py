@@ -1,0 +1,159 @@
+"""One part of a graph as a whole model: its inputs, outputs, initializers, functions, operator sets and metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import TYPE_CHECKING
+
+from enginery.errors import GraphError
+from enginery.graph.base import axis_name
+from enginery.graph.infer import infer_shapes
+from enginery.graph.parts.dependence import reads, subgraphs
+from enginery.graph.passes.lift_constants import LiftConstants
+from enginery.graph.passes.remove_unused import RemoveUnused
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["check_hand_over", "extract", "working_copy"]
+
+
+def working_copy(model: ir.Model) -> tuple[ir.Model, str]:
+    """Return a copy that can be cut anywhere: nodes in order and named, constants as initializers, shapes inferred.
+
+    An output that is a constant gets an Identity of its own. What no output needs is removed.
+
+    Returns:
+        The copy, and why shapes could not be inferred; empty where they could.
+    """
+    copy = model.clone()
+    LiftConstants().apply(copy)
+    for graph in copy.graphs():
+        graph.sort()
+    _make_outputs(copy)
+    _remove(copy.graph, _unneeded(copy.graph))
+    RemoveUnused().apply(copy)
+    reason = infer_shapes(copy)
+    _name(copy.graph)
+    return copy, reason
+
+
+def check_hand_over(value: ir.Value, reason: str = "") -> None:
+    """Raise `GraphError` unless the type and rank of a tensor that goes from part to part are known; name its axes.
+
+    Dimensions that nobody named get a name of the tensor's own, so that they are known to vary.
+
+    Args:
+        value: the tensor.
+        reason: why shapes could not be inferred, where that failed.
+    """
+    import onnx_ir as ir
+
+    tensor = value.type is None or isinstance(value.type, ir.TensorType)
+    lacking = "element type" if value.type is None else "rank" if tensor and value.shape is None else ""
+    if lacking:
+        maker = value.producer()
+        by = f", which {maker.name!r} ({maker.op_type}) makes," if maker is not None else ""
+        because = f": {reason}" if reason else ""
+        raise GraphError(
+            f"the graph cannot be cut at {value.name!r}: its {lacking}{by} is not known{because}",
+            mend="export the model again with the types and shapes of its tensors, or write them into its value_info",
+        )
+    if value.shape is None:
+        return
+    dims = [
+        dim if isinstance(dim, int) or dim.value else axis_name(axis, value.name or "")
+        for axis, dim in enumerate(value.shape)
+    ]
+    value.shape = ir.Shape(dims)
+
+
+def extract(
+    work: ir.Model, name: str, nodes: Collection[str], inputs: Sequence[str], outputs: Sequence[str]
+) -> ir.Model:
+    """Return the model of some nodes of a working copy.
+
+    Args:
+        work: where they are; it is not changed, and shares its weights.
+        name: of the new graph.
+        nodes: their names.
+        inputs: names of the values they read, the whole's own inputs among them; weights are not.
+        outputs: names of the values that others read.
+    """
+    import onnx_ir as ir
+
+    copy = work.clone()
+    graph = copy.graph
+    graph.name = name
+    values = {value.name: value for node in graph for value in node.outputs}
+    values.update({value.name: value for value in graph.inputs})
+    graph.outputs.clear()
+    graph.outputs.extend(values[one] for one in outputs)
+    given = []
+    for one in inputs:
+        value = values[one]
+        if value.producer() is not None:
+            fresh = ir.Value(name=one, shape=value.shape, type=value.type)
+            fresh.metadata_props.update(value.metadata_props)
+            ir.convenience.replace_all_uses_with(value, fresh)
+            value = fresh
+        given.append(value)
+    _remove(graph, [node for node in graph if node.name not in nodes])
+    graph.inputs.clear()
+    graph.inputs.extend(given)
+    version = copy.opset_imports.get("", 0)
+    RemoveUnused().apply(copy)
+    if version:
+        copy.opset_imports[""] = version  # every reader expects it, even where all nodes are others' own
+    return copy
+
+
+def _unneeded(graph: ir.Graph) -> list[ir.Node]:
+    """Return the nodes that no output needs; what a node's subgraphs capture, it needs."""
+    needed = set(graph.outputs)
+    found = []
+    for node in reversed(graph):
+        if needed.isdisjoint(node.outputs):
+            found.append(node)
+        else:
+            needed.update(reads(node))
+    return found
+
+
+def _remove(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
+    """Remove nodes; the nodes in their subgraphs let go of what they read, or it would still count as used."""
+    for node in nodes:
+        for body in subgraphs(node):
+            for inner in body:
+                for at in range(len(inner.inputs)):
+                    inner.replace_input_with(at, None)
+    graph.remove(nodes, safe=True)
+
+
+def _make_outputs(model: ir.Model) -> None:
+    """Let a node make each output that is a constant, so that a part can make it."""
+    import onnx_ir as ir
+
+    graph = model.graph
+    for at, value in enumerate(graph.outputs):
+        if value.is_initializer():
+            node = ir.Node("", "Identity", [value], name=f"{value.name}/output")
+            made, name = node.outputs[0], value.name
+            made.shape, made.type = value.shape, value.type
+            if made.type is None and value.const_value is not None:
+                made.type = ir.TensorType(value.const_value.dtype)
+                made.shape = ir.Shape(value.const_value.shape.numpy())
+            graph.outputs[at] = made
+            graph.append(node)
+            value.name, made.name = f"{name}/constant", name
+
+
+def _name(graph: ir.Graph) -> None:
+    """Give every node a name of its own."""
+    seen: set[str] = set()
+    for at, node in enumerate(graph):
+        if not node.name or node.name in seen:
+            node.name = f"{node.name or node.op_type}_{at}"
+            while node.name in seen:
+                node.name += "_"
+        seen.add(node.name)
