@@ -70,7 +70,7 @@ def test_a_long_step_is_told_again_every_ten_seconds(monkeypatch):
 
 
 def test_a_terminal_shows_how_far_a_long_step_is(monkeypatch):
-    """The bar's line names percent and phase, and goes on by the step's own time."""
+    """The bar's line names percent and phase."""
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
     stream = Terminal()
@@ -80,7 +80,6 @@ def test_a_terminal_shows_how_far_a_long_step_is(monkeypatch):
     with progress.step("build"):
         progress.advanced(Advance(0.43, "timing conv7", expected_s=100.0))
         progress._live.refresh()
-        assert 90 < progress.remaining_s() < 110
     progress.close()
     assert "build: 43 % (timing conv7)" in stream.getvalue()
 
