@@ -1,0 +1,98 @@
+"""Which inputs and outputs of a node may take another floating-point type, by ONNX's own schemas."""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING, Any
+
+from enginery.graph.opset.schemas import schema_at
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+__all__ = ["CASTS", "HOLDERS", "MOVEMENT", "SOURCES", "castable_slots", "reads_any_type"]
+
+HOLDERS = ("If", "Loop", "Scan")
+"""Operators whose subgraphs pass tensors in and out; their types are those of their subgraphs."""
+
+CASTS = ("Cast",)
+
+SOURCES = ("Constant", "ConstantOfShape")
+"""Operators that make tensors of constants, whose type is that of an attribute."""
+
+MOVEMENT = frozenset({
+    "Concat", "DepthToSpace", "Expand", "Flatten", "Gather", "GatherElements", "GatherND", "Identity", "Pad",
+    "Reshape", "Slice", "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze",
+})  # fmt: skip
+"""Operators that hand values on as they are: of their first input, or of all."""
+
+_ANY_TYPE = frozenset({"Cast", "Shape", "Size"})
+# Their output's type is that of an attribute, or they name float32 by default.
+_TYPED_BY_ATTRIBUTE = frozenset({
+    "Bernoulli", "BlackmanWindow", "CastLike", "EyeLike", "HammingWindow", "HannWindow", "MelWeightMatrix",
+    "Multinomial", "Optional", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
+    "SequenceEmpty",
+})  # fmt: skip
+# Type variables that stay float32 beside a castable one: coordinates, a stash of statistics, a ratio, a depth.
+_FIXED = {"Dropout": ("T1",), "LayerNormalization": ("U",), "OneHot": ("T2",), "Resize": ("T2",)}
+
+
+def reads_any_type(node: ir.Node) -> bool:
+    """Say whether a node does the same whatever the floating-point type of its input."""
+    return not node.domain and node.op_type in _ANY_TYPE
+
+
+def castable_slots(node: ir.Node, version: int, dtype: ir.DataType) -> tuple[frozenset[int], frozenset[int]]:
+    """Return the places of the float32 inputs and outputs of a node that may become `dtype`; empty for none.
+
+    Args:
+        node: of ONNX's own operators; any other has no such places.
+        version: of the operator set.
+        dtype: the type to take.
+    """
+    nothing: tuple[frozenset[int], frozenset[int]] = (frozenset(), frozenset())
+    if node.domain or node.op_type in (*_TYPED_BY_ATTRIBUTE, *HOLDERS, *CASTS, *SOURCES):
+        return nothing
+    schema = schema_at(node.op_type, version)
+    variables = _variables(node.op_type, version, dtype.name.lower())
+    if schema is None or not variables or not _types_known(node):
+        return nothing
+    return (
+        frozenset(_places(node.inputs, schema.inputs, variables)),
+        frozenset(_places(node.outputs, schema.outputs, variables)),
+    )
+
+
+@functools.cache
+def _variables(op: str, version: int, dtype: str) -> frozenset[str]:
+    """Return the type variables of an operator that allow both float32 and `dtype`."""
+    schema = schema_at(op, version)
+    constraints: Any = () if schema is None else schema.type_constraints
+    return frozenset(
+        one.type_param_str
+        for one in constraints
+        if {f"tensor({dtype})", "tensor(float)"} <= set(one.allowed_type_strs)
+        and one.type_param_str not in _FIXED.get(op, ())
+    )
+
+
+def _places(values: Any, formals: Any, variables: frozenset[str]) -> list[int]:
+    if not formals:
+        return []
+    return [
+        at
+        for at, value in enumerate(values)
+        if is_float32(value) and formals[min(at, len(formals) - 1)].type_str in variables
+    ]
+
+
+def is_float32(value: ir.Value | None) -> bool:
+    """Say whether a value is a tensor of float32."""
+    import onnx_ir as ir
+
+    return value is not None and isinstance(value.type, ir.TensorType) and value.dtype == ir.DataType.FLOAT
+
+
+def _types_known(node: ir.Node) -> bool:
+    """Say whether every tensor of a node has a type: what nobody knows cannot be cast."""
+    return all(value is None or value.type is not None or not value.name for value in (*node.inputs, *node.outputs))
