@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from enginery.records import BenchRecord, ManifestRecord, VerifyRecord
+from enginery.records import BenchRecord, ManifestRecord, PartRecord, VerifyRecord
 from enginery.reports import figures
 from enginery.reports.graph_report import tensors_table
 from enginery.reports.layout import PLAIN, Column, Style, facts, join, table
 from enginery.reports.optimize_report import machine_line
 
-__all__ = ["build_text", "engine_text"]
+__all__ = ["build_text", "engine_text", "parts_table"]
 
 _SHORT_HASH = 12
 
@@ -39,7 +39,41 @@ def engine_text(record: ManifestRecord, style: Style = PLAIN) -> str:
         [[name, figures.byte_size(file.bytes), file.sha256[:_SHORT_HASH]] for name, file in record.files.items()],
         style,
     )
-    return join(said, tensors_table(record.inputs, record.outputs, style), files if record.files else "")
+    parts = record.build.parts if record.build else ()
+    return join(
+        said,
+        tensors_table(record.inputs, record.outputs, style),
+        parts_table(parts, style),
+        files if record.files else "",
+    )
+
+
+def parts_table(parts: Sequence[PartRecord], style: Style = PLAIN) -> str:
+    """Render what runs where, in order; empty where one backend runs all."""
+    if not parts:
+        return ""
+    columns = [
+        Column("part", right=True),
+        Column("runs on"),
+        Column("nodes", right=True),
+        Column("operators", wraps=True),
+        Column("reads", wraps=True, rank=1),
+        Column("handed over", right=True),
+        Column("size", right=True, rank=2),
+    ]
+    rows = [
+        [
+            str(number),
+            part.label,
+            str(len(part.nodes)),
+            ", ".join(f"{name} ({count})" for name, count in part.operators.items()),
+            ", ".join(info.name for info in part.inputs),
+            "unknown" if part.handed_over_bytes is None else figures.byte_size(part.handed_over_bytes),
+            figures.byte_size(part.size_bytes),
+        ]
+        for number, part in enumerate(parts)
+    ]
+    return table(columns, rows, style)
 
 
 def build_text(record: ManifestRecord, folder: str, style: Style = PLAIN) -> str:
