@@ -28,7 +28,17 @@ from enginery.preparation import (
 from enginery.progress import Listener, Progress, listening, within
 from enginery.records import BenchRecord, DoctorRecord, ExportRecord, GraphRecord, ManifestRecord, VerifyRecord
 from enginery.sources import SOURCES, find_kind, opened
-from enginery.spec import BenchSpec, BuildSpec, Option, Shape, SourceOptions, SourceSpec, VerifySpec, check_precision
+from enginery.spec import (
+    BenchSpec,
+    BuildSpec,
+    Option,
+    PrecisionPlan,
+    Shape,
+    SourceOptions,
+    SourceSpec,
+    VerifySpec,
+    check_precision,
+)
 from enginery.staging import staging
 
 if TYPE_CHECKING:
@@ -99,6 +109,8 @@ def build(
     shapes: Mapping[str, Shape] | None = None,
     precision: str = "fp32",
     options: Mapping[str, Option] | None = None,
+    profiles: Sequence[Mapping[str, Shape]] = (),
+    plan: PrecisionPlan | None = None,
     example_inputs: Any = None,
     simplify: bool = True,
     in_process: bool = False,
@@ -115,6 +127,8 @@ def build(
         shapes: the profile of each input.
         precision: one of `enginery.spec.PRECISIONS`.
         options: the backend's own.
+        profiles: narrower profiles inside `shapes`, on a backend that has several.
+        plan: precision of single nodes; None where all are `precision`.
         example_inputs: as for `export`.
         simplify: whether to simplify the graph first.
         in_process: build in this process instead, for debugging.
@@ -138,7 +152,7 @@ def build(
     if backend is not None:
         backends.get_available(backend)
     storage.refuse_to_replace(output)
-    spec = BuildSpec(dict(shapes or {}), precision, dict(options or {}))
+    spec = BuildSpec(dict(shapes or {}), precision, dict(options or {}), tuple(profiles), plan=plan)
     asked = SourceSpec.of(example_inputs, **said)
     with staging(output.resolve()) as folder, opened(source, asked) as found:
         backend = _choose_backend(found, backend)
