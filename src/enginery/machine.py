@@ -15,7 +15,7 @@ from pathlib import Path
 from enginery import __version__, optional
 from enginery.records import MachineRecord
 
-__all__ = ["LIBRARIES", "cpu_count", "describe_machine", "free_memory_bytes", "peak_memory_bytes"]
+__all__ = ["LIBRARIES", "compute_capability", "cpu_count", "describe_machine", "free_memory_bytes", "peak_memory_bytes"]
 
 LIBRARIES = (
     "numpy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "tensorflow",
@@ -53,6 +53,20 @@ def describe_machine() -> MachineRecord:
         enginery=__version__,
         libraries={name: found for name in LIBRARIES if (found := optional.version(name))},
     )
+
+
+def compute_capability(machine: MachineRecord, device: int = 0) -> str:
+    """Return the compute capability of a GPU, such as ``8.9``; empty where there is no such GPU.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> machine = replace(describe_machine(), gpus=("NVIDIA L4, 23034 MiB, compute capability 8.9",))
+        >>> compute_capability(machine), compute_capability(machine, 1)
+        ('8.9', '')
+    """
+    line = machine.gpus[device] if device < len(machine.gpus) else ""
+    found = re.search(r"compute capability (\d+\.\d+)", line)
+    return found[1] if found else ""
 
 
 def cpu_count() -> int:

@@ -7,7 +7,6 @@ pip installed.
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,14 +16,14 @@ from enginery.backends.base import Availability, Built, Capabilities, Definition
 from enginery.backends.tensorrt.options import read_options
 from enginery.backends.tensorrt.versions import LIBRARIES, Library, load_api, opset_ceiling, precisions
 from enginery.errors import BackendUnavailableError
-from enginery.machine import describe_machine
+from enginery.machine import compute_capability, describe_machine
 from enginery.records import GraphRecord, MachineRecord, ManifestRecord
 from enginery.spec import BuildSpec, Option
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["TensorRTBackend", "compute_capability"]
+__all__ = ["TensorRTBackend"]
 
 _RTX_CAPABILITIES = ((7, 5), (8, 0), (8, 6), (8, 9), (12, 0), (12, 1))
 """Of the GPUs that TensorRT-RTX runs on: none of a data centre from Hopper on."""
@@ -69,7 +68,8 @@ class TensorRTBackend:
         The parser is asked by the operator's name alone: only a build proves that a graph can be built.
         """
         version = self.probe().version or ""
-        offered = precisions(self.library, version, compute_capability(machine))
+        own = compute_capability(machine) if self.name == "tensorrt" else ""  # TensorRT-RTX builds for other GPUs too
+        offered = precisions(self.library, version, own)
         ceiling = opset_ceiling(self.library, version)
         unsupported: tuple[str, ...] = ()
         if graph is not None:
@@ -131,21 +131,6 @@ class TensorRTBackend:
             reason=f"{self.library.label} {version} is installed, but no NVIDIA GPU is here, and it builds on the GPU",
             mend="build on the machine that shall run the engine; `nvidia-smi` says whether its driver answers",
         )
-
-
-def compute_capability(machine: MachineRecord, device: int = 0) -> str:
-    """Return the compute capability of a GPU, such as ``8.9``; empty where there is no such GPU.
-
-    Example:
-        >>> from dataclasses import replace
-        >>> from enginery.machine import describe_machine
-        >>> machine = replace(describe_machine(), gpus=("NVIDIA L4, 23034 MiB, compute capability 8.9",))
-        >>> compute_capability(machine), compute_capability(machine, 1)
-        ('8.9', '')
-    """
-    line = machine.gpus[device] if device < len(machine.gpus) else ""
-    found = re.search(r"compute capability (\d+\.\d+)", line)
-    return found[1] if found else ""
 
 
 @functools.cache

@@ -7,8 +7,9 @@ ever written down. `FEATURES` lists what only some versions have; the tests hold
 
 from __future__ import annotations
 
+import ctypes
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -22,10 +23,19 @@ __all__ = [
     "Api",
     "Feature",
     "Library",
+    "ParserError",
+    "capability_names",
+    "lacks_kernels_for",
     "load_api",
+    "load_plugin_library",
     "opset_ceiling",
+    "plugin_names",
     "precisions",
+    "read_parser_error",
     "release_of",
+    "set_capabilities",
+    "set_plan_flag",
+    "share_profiles",
     "supports",
 ]
 
@@ -223,6 +233,89 @@ def release_of(version: str) -> tuple[int, int]:
     return (int(found[1]), int(found[2])) if found else (0, 0)
 
 
+def capability_names(api: Api) -> dict[str, Any]:
+    """Return the compute capabilities that an engine can be built for by name, such as ``8.9``.
+
+    Raises:
+        FeatureError: the library has no such list.
+    """
+    members: Mapping[str, Any] = api.need("ComputeCapability").__members__
+    numbers = {name[2:]: member for name, member in members.items() if re.fullmatch(r"SM\d+", name)}
+    return {f"{number[:-1]}.{number[-1]}": member for number, member in numbers.items()}
+
+
+def set_capabilities(api: Api, config: Any, members: Sequence[Any]) -> bool:
+    """Name the GPUs that TensorRT-RTX builds for; False where it refuses one."""
+    api.set(config, "IBuilderConfig.num_compute_capabilities", len(members))
+    return all(config.set_compute_capability(member, at) for at, member in enumerate(members))
+
+
+def set_plan_flag(api: Api, config: Any, dotted: str) -> None:
+    """Set a builder's flag that only some versions have.
+
+    Raises:
+        FeatureError: this version has it not.
+    """
+    config.set_flag(api.need(dotted))
+
+
+def share_profiles(api: Api, config: Any) -> None:
+    """Let contexts that live at one time use one profile: 8.6 has to be told, later versions do so by themselves."""
+    feature = api.find("PreviewFeature.PROFILE_SHARING_0806")
+    if feature is not None and not api.is_typed:
+        config.set_preview_feature(feature, True)  # noqa: FBT003 - TensorRT's own signature
+
+
+def load_plugin_library(api: Api, path: str, logger: Any) -> None:
+    """Load a plugin library: 8.6 and later keep it in a registry, before that loading it registers its plugins.
+
+    Raises:
+        OSError: it cannot be loaded.
+        RuntimeError: nothing was registered.
+    """
+    api.module.init_libnvinfer_plugins(logger, "")
+    if api.find("IPluginRegistry.load_library") is None:
+        ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL)
+        return
+    ctypes.CDLL(path)  # its error says what is missing; the registry's answer is None
+    if api.module.get_plugin_registry().load_library(path) is None:
+        raise RuntimeError("the library registers no plugin for this version")
+
+
+def plugin_names(api: Api) -> tuple[str, ...]:
+    """Return the names of the plugins that there are."""
+    registry = api.module.get_plugin_registry()
+    every = api.find("IPluginRegistry.all_creators") is not None
+    creators = registry.all_creators if every else registry.plugin_creator_list
+    return tuple(sorted({str(creator.name) for creator in creators}))
+
+
+@dataclass(frozen=True)
+class ParserError:
+    """One error of the parser: the node's index in the file (-1 for none), its name (from 10 on), and the text."""
+
+    index: int
+    name: str
+    text: str
+    file: str
+    function: str
+
+
+def read_parser_error(error: Any) -> ParserError:
+    """Read an error of the parser, whose members differ: before 10, a node is told by its index alone."""
+    name = error.node_name() if hasattr(error, "node_name") else ""
+    return ParserError(error.node(), name, error.desc(), error.file(), error.func())
+
+
+def lacks_kernels_for(api: Api, operator: str) -> bool:
+    """Say whether no build succeeds with an operator although the parser says that it is supported."""
+    return api.is_rtx and operator in _NOT_ON_RTX
+
+
+_NOT_ON_RTX = frozenset({"NonZero", "NonMaxSuppression"})
+"""Operators with data-dependent outputs, which TensorRT-RTX has no kernels for, and whose importers are there."""
+
+
 def opset_ceiling(library: Library, version: str) -> int:
     """Return the newest ONNX operator set that a version reads rightly.
 
@@ -258,3 +351,42 @@ def supports(capability: str, precision: str) -> bool:
 
 def _said(versions: str) -> str:
     return f"{versions[:-1]} or later" if versions.endswith("+") else versions.replace("-", " to ")
+
+
+def scratch_bytes(api: Api, engine: Any) -> int:
+    """Return the memory of the device that one context of an engine needs for activations."""
+    later = api.find("ICudaEngine.device_memory_size_v2") is not None
+    return int(engine.device_memory_size_v2 if later else engine.device_memory_size)
+
+
+def new_context(api: Api, engine: Any, address: int, size: int) -> Any:
+    """Make an execution context that works in memory of ours; None where the library refuses."""
+    if api.find("ICudaEngine.create_execution_context_without_device_memory") is not None:
+        context = engine.create_execution_context_without_device_memory()
+    else:
+        context = engine.create_execution_context(api.need("ExecutionContextAllocationStrategy.USER_MANAGED"))
+    if context is None:
+        return None
+    if api.find("IExecutionContext.set_device_memory") is not None:
+        context.set_device_memory(address, size)
+    else:
+        context.device_memory = address
+    return context
+
+
+def shares_profiles(api: Api) -> bool:
+    """Say whether several contexts may have one profile: from 8.6 on, where the build asked for it."""
+    return api.is_rtx or api.release >= (8, 6)
+
+
+def set_weight_budget(api: Api, engine: Any, size: int) -> None:
+    """Let an engine keep that many bytes of streamed weights on the device.
+
+    Raises:
+        FeatureError: this version streams no weights.
+    """
+    api.need("BuilderFlag.WEIGHT_STREAMING")
+    if api.find("ICudaEngine.weight_streaming_budget_v2") is not None:
+        engine.weight_streaming_budget_v2 = size
+    else:
+        engine.weight_streaming_budget = size
