@@ -203,11 +203,11 @@ def test_a_build_short_of_memory_is_tried_again_with_the_others_closed(quick, mo
     """A build that outgrew what the warm workers left gets all of it, once."""
     real, tried = lane.Lane.prepare, []
 
-    def prepare(self, on_wait):
+    def prepare(self, on_wait, on_progress):
         tried.append(self.contestant.label)
         if tried == ["first", "second"]:
             raise WorkerMemoryError("too big")
-        real(self, on_wait)
+        real(self, on_wait, on_progress)
 
     monkeypatch.setattr(lane.Lane, "prepare", prepare)
     found = race.race([candidate("first"), candidate("second")], **quick)

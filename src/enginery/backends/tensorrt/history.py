@@ -70,8 +70,8 @@ def _read() -> list[tuple[Work, float]]:
     try:
         rows = json.loads(_path().read_text(encoding="utf-8"))
         return [(Work(**{key: row[key] for key in row if key != "seconds"}), float(row["seconds"])) for row in rows]
-    except (FileNotFoundError, ValueError, TypeError, KeyError):
-        return []  # no builds yet, or a file of another version of Enginery: an estimate is no reason to fail
+    except (OSError, ValueError, TypeError, KeyError):
+        return []  # no builds yet, or a file of another version of Enginery: only an estimate is lost
 
 
 def _distance(work: Work, earlier: Work) -> float:

@@ -8,7 +8,6 @@ one that its thread is `taking`, else the newest that its thread made, else (a t
 from __future__ import annotations
 
 import contextlib
-import functools
 import logging
 import os
 import threading
@@ -185,9 +184,15 @@ class _Hub:
         return mine[-1:] or [log for _, log in living]
 
 
-@functools.cache
+_HUBS: dict[int, _Hub] = {}
+
+
 def _hub_of(api: Api) -> _Hub:
-    return _Hub(api)
+    """Return the library's hub; its logger's class refers to the module, whose id can so never be another's."""
+    key = id(api.module)
+    if key not in _HUBS:
+        _HUBS.setdefault(key, _Hub(api))
+    return _HUBS[key]
 
 
 def _make_logger(api: Api, hand_on: Callable[[str, str], None]) -> Any:

@@ -93,8 +93,7 @@ _MEANINGS = (
     _means(r"is deprecated|deprecated in tensorrt", "{count} call{s} that this version has deprecated"),
 )  # fmt: skip
 
-_NOISE = (
-    re.compile(r"thread context has not been set", re.IGNORECASE),
+_BESIDE = (
     # The second line of a pair: the first one says which kernel, and is counted.
     re.compile(r"tactic device request: .*device memory is insufficient to use tactic", re.IGNORECASE),
     re.compile(r"try decreasing the workspace size with ibuilderconfig", re.IGNORECASE),
@@ -102,9 +101,9 @@ _NOISE = (
     re.compile(r"had the following issues when converted to fp16|list of affected weights", re.IGNORECASE),
     re.compile(r"check verbose logs for the list of affected weights", re.IGNORECASE),
 )
-"""Lines that say nothing by themselves, or sound like a failure and are none."""
+"""Lines that say nothing by themselves: another one of the same matter is told."""
 
-_FALSE_ALARM = _NOISE[0]
+_FALSE_ALARM = re.compile(r"thread context has not been set", re.IGNORECASE)
 
 
 def is_noise(text: str) -> bool:
@@ -131,9 +130,11 @@ def translate(lines: Iterable[tuple[str, str]], label: str) -> tuple[str, ...]:
     known: dict[str, list[str]] = {}
     unknown: dict[str, list[str]] = {}
     for severity, text in lines:
-        if severity not in _TOLD or any(pattern.search(text) for pattern in _NOISE):
+        if severity not in _TOLD or is_noise(text):
             continue
         found = next(((meaning, match) for meaning in _MEANINGS if (match := meaning.pattern.search(text))), None)
+        if found is None and any(pattern.search(text) for pattern in _BESIDE):
+            continue
         if found is None:
             unknown.setdefault(f"{severity} {_shape_of(text)}", []).append(text)
         else:
