@@ -26,9 +26,11 @@ __all__ = [
     "ParserError",
     "capability_names",
     "lacks_kernels_for",
+    "layer_metadata",
     "load_api",
     "load_plugin_library",
     "opset_ceiling",
+    "pin_layer",
     "plugin_names",
     "precisions",
     "read_parser_error",
@@ -102,6 +104,9 @@ FEATURES: Mapping[str, Feature] = {
     "BuilderFlag.FP16": Feature("precision by a builder flag", "8.5-10.16", "1.4"),
     "BuilderFlag.INT8": Feature("precision by a builder flag", "8.5-10.16", "1.4"),
     "BuilderFlag.OBEY_PRECISION_CONSTRAINTS": Feature("precision by a layer's name", "8.5-10.16", "1.4"),
+    "ILayer.metadata": Feature("a layer's metadata", "8.6+", "1.4+"),
+    "ILayer.precision": Feature("precision by a layer's name", "8.5-10.16", "1.4"),
+    "ILayer.set_output_type": Feature("precision by a layer's name", "8.5-10.16", "1.4"),
     "BuilderFlag.REFIT_IDENTICAL": Feature("refitting with the same weights", "10.0+", "1.4+"),
     "BuilderFlag.STRIP_PLAN": Feature("an engine without its weights", "10.0+", "1.4+"),
     "BuilderFlag.VERSION_COMPATIBLE": Feature("an engine for later versions", "8.6+", "1.4+"),
@@ -259,6 +264,23 @@ def set_plan_flag(api: Api, config: Any, dotted: str) -> None:
     config.set_flag(api.need(dotted))
 
 
+def pin_layer(api: Api, layer: Any, dtype: Any, outputs: Sequence[int]) -> None:
+    """Ask for a layer's precision and for the type of some of its outputs: a constraint, where the builder obeys them.
+
+    Raises:
+        FeatureError: this version has no precision by layer: it stands in the graph.
+    """
+    api.need("ILayer.set_output_type")
+    api.set(layer, "ILayer.precision", dtype)
+    for index in outputs:
+        layer.set_output_type(index, dtype)
+
+
+def layer_metadata(api: Api, layer: Any) -> str:
+    """Return what the parser noted of a layer, ``[ONNX Layer: name]``; nothing before 8.6."""
+    return str(layer.metadata) if api.find("ILayer.metadata") is not None else ""
+
+
 def share_profiles(api: Api, config: Any) -> None:
     """Let contexts that live at one time use one profile: 8.6 has to be told, later versions do so by themselves."""
     feature = api.find("PreviewFeature.PROFILE_SHARING_0806")
@@ -314,6 +336,30 @@ def lacks_kernels_for(api: Api, operator: str) -> bool:
 
 _NOT_ON_RTX = frozenset({"NonZero", "NonMaxSuppression"})
 """Operators with data-dependent outputs, which TensorRT-RTX has no kernels for, and whose importers are there."""
+
+
+def runs_type(api: Api, dtype: str) -> bool:
+    """Say whether a version computes with tensors of one of ONNX's element types, such as ``FLOAT16``.
+
+    DOUBLE counts, for every parser turns it into FLOAT, and INT64, which the parsers before 10 turn into INT32.
+
+    Example:
+        >>> import types
+        >>> api = Api(LIBRARIES["tensorrt"], types.SimpleNamespace(DataType=types.SimpleNamespace(HALF=1)), "8.6.0")
+        >>> runs_type(api, "FLOAT16"), runs_type(api, "STRING"), runs_type(api, "BFLOAT16")
+        (True, False, False)
+    """
+    if dtype in ("DOUBLE", "INT64", "UNDEFINED"):
+        return True
+    name = _TYPE_NAMES.get(dtype)
+    return name is not None and api.find(f"DataType.{name}") is not None
+
+
+_TYPE_NAMES = {
+    "FLOAT": "FLOAT", "FLOAT16": "HALF", "BFLOAT16": "BF16", "INT8": "INT8", "INT32": "INT32", "BOOL": "BOOL",
+    "UINT8": "UINT8", "FLOAT8E4M3FN": "FP8", "INT4": "INT4", "FLOAT4E2M1": "FP4", "FLOAT8E8M0": "E8M0",
+}  # fmt: skip
+"""TensorRT's names of ONNX's element types. There are none for texts, 16-bit and unsigned integers, E5M2."""
 
 
 def opset_ceiling(library: Library, version: str) -> int:
