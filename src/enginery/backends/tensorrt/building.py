@@ -116,8 +116,8 @@ class Construction:
         configure(self.api, self.builder, config, self.spec.precision, self.options)
         set_capabilities(self.api, config, self.capabilities)
         if not self.api.is_typed:
-            self.notes += constrain(self.api, self.network, config, plan)
-        self._check_room(sum(tensor.nbytes for tensor in constants(graph)))
+            self.notes += constrain(self.api, self.network, config, plan, graph)
+        self._check_room(sum(weights.nbytes for weights in constants(graph)))
         self._serialise(config, folder / ARTEFACT, graph, len(ranges))
         layers = self._read_layers(graph, folder / ARTEFACT)
         _write_layers(layers, folder / LAYERS)
@@ -174,11 +174,11 @@ class Construction:
 
     def _read_layers(self, graph: ir.Model, path: Path) -> tuple[LayerRecord, ...]:
         """Read the layers back from the plan; where it cannot be opened here, from the typed network."""
-        if not opens_here(self.api, self.capabilities, self.options):
+        if not opens_here(self.api, self.capabilities, int(self.options["device"])):
             return inspection.read_network_layers(self.api, self.network, graph)
         from enginery.backends.tensorrt.runtime import deserialize
 
-        engine = deserialize(self.api, path, self.log)
+        engine = deserialize(self.api, path, self.log, host_code=bool(self.options["version_compatible"]))
         return inspection.read_layers(self.api, engine, graph)
 
 

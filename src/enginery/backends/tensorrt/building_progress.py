@@ -95,11 +95,12 @@ class _Follower:
 
 @contextlib.contextmanager
 def _monitored(api: Api, config: Any, follower: _Follower) -> Iterator[None]:
-    config.progress_monitor = monitor = _make_monitor(api, follower, Phases())
+    monitor = _make_monitor(api, follower, Phases())
+    api.set(config, "IBuilderConfig.progress_monitor", monitor)
     try:
         yield
     finally:
-        config.progress_monitor = None
+        api.set(config, "IBuilderConfig.progress_monitor", None)
         del monitor  # kept until here: TensorRT itself keeps no reference to it
 
 
@@ -118,11 +119,11 @@ def _read_from(log: BuildLog, follower: _Follower, profiles: int) -> Iterator[No
 
 
 def _make_monitor(api: Api, follower: _Follower, phases: Phases) -> Any:
-    trt = api.module
+    base = api.need("IProgressMonitor")
 
-    class Monitor(trt.IProgressMonitor):  # type: ignore[misc, name-defined] # the library is passed around
+    class Monitor(base):  # type: ignore[misc, valid-type] # the library is passed around
         def __init__(self) -> None:
-            trt.IProgressMonitor.__init__(self)  # not super(): a pybind class wants it called by name
+            base.__init__(self)  # not super(): a pybind class wants it called by name
 
         def phase_start(self, phase_name: str, parent_phase: str | None, num_steps: int) -> None:
             phases.start(phase_name, parent_phase, num_steps)

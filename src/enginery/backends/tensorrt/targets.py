@@ -83,12 +83,7 @@ def target_of(
     return TargetRecord(api.library.module, api.version, name, (own,) if own else (), machine.driver or "")
 
 
-def opens_here(api: Api, capabilities: tuple[str, ...], options: Mapping[str, Option]) -> bool:
-    """Say whether an engine that was just built can be opened on this machine, to read its layers.
-
-    A version-compatible plan brings code of its own, which is not run for that.
-    """
-    own = compute_capability(describe_machine(), int(options["device"]))
-    if not own:
-        return not api.is_rtx and bool(describe_machine().gpus)
-    return not options["version_compatible"] and (not api.is_rtx or not capabilities or own in capabilities)
+def opens_here(api: Api, capabilities: tuple[str, ...], device: int = 0) -> bool:
+    """Say whether an engine that was just built can be opened on this machine, to read its layers."""
+    own = compute_capability(describe_machine(), device)
+    return bool(own) and (not api.is_rtx or not capabilities or own in capabilities)
