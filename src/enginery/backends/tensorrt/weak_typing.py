@@ -1,16 +1,115 @@
-"""Precision where TensorRT takes it from flags and layers, not from the graph: 8.5 and 8.6."""
+"""Precision where TensorRT takes it from flags and layers, not from the graph: 8.5 and 8.6.
+
+The graph stays float32. A flag allows a narrower type everywhere, and the builder takes what is fastest, which may be
+a float32 kernel; what a plan names otherwise is pinned, layer by layer, and the builder obeys that or fails.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+from enginery.backends.tensorrt.node_names import NodeNames
+from enginery.backends.tensorrt.versions import layer_metadata, pin_layer, set_plan_flag
+from enginery.errors import PrecisionError
+
 if TYPE_CHECKING:
+    import onnx_ir as ir
+
     from enginery.backends.tensorrt.versions import Api
     from enginery.spec import PrecisionPlan
 
 __all__ = ["constrain"]
 
+_FLAGS = {"fp16": "BuilderFlag.FP16", "int8": "BuilderFlag.INT8"}
+_FLOAT32 = ("fp32", "tf32", "int8")  # what is dequantised is float32
+_OBEY = "BuilderFlag.OBEY_PRECISION_CONSTRAINTS"
+_SHOWN = 3
+# Kinds of layers whose types are not ours to set: they make sizes and constants, convert, or only bind a loop's ends.
+_UNSET = frozenset({
+    "ASSERTION", "CAST", "CONDITION", "CONDITIONAL_INPUT", "CONDITIONAL_OUTPUT", "CONSTANT", "DEQUANTIZE", "IDENTITY",
+    "ITERATOR", "LOOP_OUTPUT", "NMS", "NON_ZERO", "PLUGIN", "PLUGIN_V2", "QUANTIZE", "RECURRENCE", "SHAPE",
+    "TRIP_LIMIT",
+})  # fmt: skip
 
-def constrain(api: Api, network: Any, config: Any, plan: PrecisionPlan) -> tuple[str, ...]:
-    """Set the flags and the precision of single layers that a plan asks for; returns notes for the user."""
-    raise NotImplementedError
+
+def constrain(api: Api, network: Any, config: Any, plan: PrecisionPlan, graph: ir.Model) -> tuple[str, ...]:
+    """Set the flags and the precision of single layers that a plan asks for.
+
+    Args:
+        api: a library without typed networks.
+        network: parsed from the float32 graph.
+        config: its flags are changed.
+        plan: what each node shall compute in.
+        graph: what the network was parsed from, for the names of nodes.
+
+    Returns:
+        Notes for the user.
+
+    Raises:
+        PrecisionError: a precision that this version has no flag for.
+    """
+    used = list(dict.fromkeys((plan.precision, *plan.nodes.values())))
+    for precision in used:
+        if precision in _FLAGS:
+            set_plan_flag(api, config, _FLAGS[precision])
+        elif precision not in _FLOAT32:
+            message = f"{api.library.label} {api.version} cannot compute in {precision}: that came with version 10"
+            raise PrecisionError(message, mend="ask for fp16, or install a later version")
+    if not _is_mixed(plan):
+        return ()
+    set_plan_flag(api, config, _OBEY)
+    return _pin_layers(api, network, plan, NodeNames(graph))
+
+
+def _is_mixed(plan: PrecisionPlan) -> bool:
+    """Say whether a plan has both fp16 and float32 nodes, so that layers must be told apart."""
+    kinds = {_kind(precision) for precision in (plan.precision, *plan.nodes.values()) if precision != "int8"}
+    return len(kinds) > 1
+
+
+def _kind(precision: str) -> str:
+    return "fp32" if precision in _FLOAT32 else precision
+
+
+def _pin_layers(api: Api, network: Any, plan: PrecisionPlan, names: NodeNames) -> tuple[str, ...]:
+    """Pin every layer whose nodes differ from what is fastest, and say which nodes have none."""
+    trt = api.module
+    types = {"fp32": trt.DataType.FLOAT, "fp16": trt.DataType.HALF}
+    unseen = {node for node, precision in plan.nodes.items() if _kind(precision) != _kind(plan.precision)}
+    unseen -= {node for node, precision in plan.nodes.items() if precision == "int8"}
+    free = "fp16" if plan.precision == "fp16" else ""  # the builder chooses for the nodes of the plan's own precision
+    for layer in _layers(network):
+        nodes = names.of_layer(layer.name, layer_metadata(api, layer))
+        unseen.difference_update(nodes)
+        outputs = _float_outputs(trt, layer)
+        if not nodes or not outputs or _kind_of(layer) in _UNSET:
+            continue
+        wanted = {_kind(plan.of(node)) for node in nodes if plan.of(node) != "int8"}
+        for precision in ("fp32", "fp16"):
+            if precision in wanted and precision != free:
+                pin_layer(api, layer, types[precision], outputs)
+                break
+    if not unseen:
+        return ()
+    shown = ", ".join(sorted(unseen)[:_SHOWN]) + (" and more" if len(unseen) > _SHOWN else "")
+    return (f"{len(unseen)} nodes of the precision plan have no layer to pin, and follow their neighbours: {shown}",)
+
+
+def _layers(network: Any) -> Iterator[Any]:
+    for at in range(network.num_layers):
+        yield network.get_layer(at)
+
+
+def _kind_of(layer: Any) -> str:
+    return str(layer.type).rpartition(".")[2]
+
+
+def _float_outputs(trt: Any, layer: Any) -> list[int]:
+    """Return the outputs of a layer whose type may be set: floating-point tensors that are no sizes."""
+    found = []
+    for at in range(layer.num_outputs):
+        tensor = layer.get_output(at)
+        if tensor.dtype in (trt.DataType.FLOAT, trt.DataType.HALF) and not tensor.is_shape_tensor:
+            found.append(at)
+    return found

@@ -221,7 +221,13 @@ class _Caster:
             if (edit.made if edit else source.dtype) == dtype:
                 return source
         name = self._free(f"{value.name}_{_WORDS[dtype.name]}")
-        cast = ir.Node("", "Cast", [source], [ir.AttrInt64("to", dtype.value)], name=self._free(f"{name}/Cast"))
+        cast = ir.Node(
+            "",
+            "Cast",
+            [source],
+            [ir.AttrInt64("to", dtype.value)],
+            name=self._free(f"{value.name}_Cast_{_WORDS[dtype.name]}"),
+        )
         output = cast.outputs[0]
         output.name, output.type, output.shape = name, ir.TensorType(dtype), value.shape
         reader = next((use.node for use in value.uses()), None)

@@ -97,5 +97,6 @@ def _limits(dtype: ir.DataType) -> tuple[float, float, float]:
     """Return the largest finite value of a type, the smallest normal one, and the smallest of all."""
     import ml_dtypes
 
-    info: Any = ml_dtypes.finfo(numpy_dtype(dtype.name.lower()))
+    look_up: Any = ml_dtypes.finfo  # it has no types
+    info = look_up(numpy_dtype(dtype.name.lower()))
     return float(info.max), float(info.smallest_normal), float(info.smallest_subnormal)

@@ -78,7 +78,7 @@ class Types:
         node = value.producer()
         if node is None:
             graph = value.graph
-            holder = self.holders.get(graph) if graph is not None else None  # type: ignore[call-overload]
+            holder = self.holders.get(graph) if graph is not None else None
             is_state = holder is not None and value.is_graph_input() and is_op(holder, *HOLDERS)
             return self.of_node[holder] if is_state and holder is not None else self.full
         dtype = self.of_node[node]
@@ -90,7 +90,7 @@ class Types:
         """Return the types in which a tensor is read, by nodes and as an output of its graph."""
         found = {self.want(use.node, use.idx) for use in value.uses()} - {None}
         if value.is_graph_output() and value.graph is not None:
-            found.add(self.want_of_output(value.graph))  # type: ignore[arg-type]
+            found.add(self.want_of_output(value.graph))
         return {dtype for dtype in found if dtype is not None}
 
     def _slots(self, node: ir.Node) -> tuple[frozenset[int], frozenset[int]]:
@@ -124,7 +124,7 @@ class Types:
         ends = [value for value in node.outputs if value.is_graph_output()]
         return bool(readers or ends) and all(
             use.node in spared or self.want(use.node, use.idx) in (self.full, None) for use in readers
-        ) and all(value.graph is not None and self.want_of_output(value.graph) == self.full for value in ends)  # type: ignore[arg-type]  # fmt: skip
+        ) and all(value.graph is not None and self.want_of_output(value.graph) == self.full for value in ends)  # fmt: skip
 
     def _follow_quantisers(self) -> None:
         """Give casts, constants and dequantisers the type that is read, and quantisers the one that is there."""
