@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from enginery.backends.base import Runner
 
-__all__ = ["build", "capabilities", "diagnose", "open", "open_graph", "probe", "variants"]
+__all__ = ["build", "capabilities", "diagnose", "has_provider", "open", "open_graph", "probe", "variants"]
 
 _ARTEFACT = "model.onnx"
 _CPU = "CPUExecutionProvider"
@@ -141,6 +141,12 @@ def open_graph(path: Path) -> Session:
         mend = diagnose(error, graph) or "the text above is the library's own; check the graph with it"
         raise BuildError(f"onnxruntime cannot build this graph: {error}", mend=mend) from error
     return Session(_runner(session, options, inputs, outputs), inputs, outputs, lambda error: diagnose(error, None))
+
+
+def has_provider(name: str) -> bool:
+    """Say whether this ONNX Runtime was made with a provider, such as ``cuda``; its libraries may still be missing."""
+    here = (provider.lower().removesuffix("executionprovider") for provider in _ort().get_available_providers())
+    return name.lower() in here
 
 
 def _runner(

@@ -10,7 +10,7 @@ import logging
 import re
 import shutil
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING
 from enginery.backends.base import Backend, Built
 from enginery.backends.part_sizes import PartSizes
 from enginery.backends.partitioned_runner import OpenPart, PartitionedRunner, placement_of
-from enginery.errors import BuildError, EngineryError, ManifestError
-from enginery.graph.base import partition, tensor_infos
+from enginery.errors import BuildError, EngineryError, GraphError, ManifestError
+from enginery.graph.base import inner_nodes, partition, tensor_infos
 from enginery.plain import from_json, to_json
 from enginery.records import ManifestRecord, PartRecord
 from enginery.spec import BuildSpec, Option
@@ -36,6 +36,7 @@ __all__ = ["PARTS", "Side", "build_partitioned", "is_partitioned", "open_partiti
 PARTS = "parts.json"
 """What runs where: `Parts` as JSON."""
 
+_NO_PARTITION: Mapping[str, Option] = {"partition": "no"}
 _TRIES = 8
 _SHORTEST_NAME = 4
 _LOG = logging.getLogger("enginery")
@@ -100,6 +101,10 @@ def build_partitioned(
         cut = partition(graph, lambda node: node.name not in job.refused and supported(node))
         if not cut.count(main=True):
             raise job.nothing_left(cut)
+        if len(cut.parts) == 1:
+            if (whole := job.build_whole(cut.parts[0])) is not None:
+                return whole
+            continue
         records = job.build_all(cut)
         if records is not None:
             return job.finish(cut, records)
@@ -156,6 +161,23 @@ class _Job:
         self._sizes = PartSizes(graph, spec, rest.backend, rest.options)
         self.refused: dict[str, str] = {}
 
+    def build_whole(self, part: Part) -> Built | None:
+        """Build a graph that needs no cut as the main backend builds any; None where it refused a node."""
+        options = {**self._spec.options, **self._main.options, **(_NO_PARTITION if self._asked() else {})}
+        staged = self._folder / "built_whole"
+        staged.mkdir()
+        try:
+            built = self._main.backend.build(self._graph, replace(self._spec, options=options), staged)
+        except Exception as error:
+            shutil.rmtree(staged)
+            if not self._refuse(part, error):
+                raise
+            return None
+        for path in staged.iterdir():
+            path.rename(self._folder / path.name)
+        staged.rmdir()
+        return replace(built, options={**built.options, **self._asked()})
+
     def build_all(self, cut: Partition) -> list[PartRecord] | None:
         """Build every part; None where one was refused for a node that can go to the rest."""
         self._sizes.cut_at({name for part in cut.parts if part.main for name in part.inputs})
@@ -177,20 +199,21 @@ class _Job:
             name = f"part_{number}_{record.backend}"
             (self._folder / record.folder).rename(self._folder / name)
             placed.append(replace(record, folder=name))
-        for folder, _ in self._built.values():
-            shutil.rmtree(folder, ignore_errors=True)  # of cuts before this one; those that stay have another name
+        for left in self._folder.glob("built_*"):  # of cuts before this one
+            shutil.rmtree(left)
         write_text(self._folder / PARTS, to_json(Parts(tuple(placed))) + "\n")
         counts: Counter[str] = Counter()
         for record in placed:
             counts.update(record.precision_built)
         options = next(record.options for record in placed if record.main)
-        asked = {"partition": self._spec.options["partition"]} if "partition" in self._spec.options else {}
+        main = [built for _, built in self._built.values() if built.target is not None]
         return Built(
             inputs=tensor_infos(self._graph.graph.inputs),
             outputs=tensor_infos(self._graph.graph.outputs),
             precision_built=dict(counts),
-            options={**options, **asked},
+            options={**options, **self._asked()},
             notes=tuple(self._notes(cut, placed)),
+            target=main[0].target if main else None,
             parts=tuple(placed),
         )
 
@@ -220,18 +243,26 @@ class _Job:
         if not part.main:
             return BuildSpec(options=self._rest.options)
         shapes, profiles = self._sizes.profiles(part.inputs)
-        options = {**self._spec.options, **self._main.options}
-        if "partition" in options:
-            options["partition"] = "no"
-        return replace(self._spec, shapes=shapes, profiles=profiles, options=options)
+        options = {**self._spec.options, **self._main.options, **(_NO_PARTITION if self._asked() else {})}
+        values = {name: shape for name, shape in self._spec.values.items() if name in part.inputs}
+        return replace(self._spec, shapes=shapes, profiles=profiles, values=values, options=options)
+
+    def _asked(self) -> dict[str, Option]:
+        """Return what was asked of a backend that has an option for parts, which its own builds must not see."""
+        return {name: value for name, value in self._spec.options.items() if name in _NO_PARTITION}
 
     def _refuse(self, part: Part, error: Exception) -> bool:
         """Note the nodes of a part that an error names; False where it names none."""
-        named = [name for name in part.nodes if _names(str(error), name)]
-        said = next(iter(str(error).splitlines()), type(error).__name__)
-        for name in named:
-            self.refused[name] = f"{self._main.label} refused it when building: {said}"
-            _LOG.warning("%s refused the node %s, which goes to %s: %s", self._main.label, name, self._rest.label, said)
+        if isinstance(error, EngineryError) and not isinstance(error, BuildError | GraphError):
+            return False
+        text = str(error)
+        inside = {
+            node.name or "": [inner.name for inner in inner_nodes(node) if inner.name] for node in part.model.graph
+        }
+        named = {name: told for name in part.nodes if (told := _told_of((name, *inside[name]), text))}
+        for name, told in named.items():
+            self.refused[name] = f"{self._main.label} refused it when building: {told}"
+            _LOG.warning("%s refused the node %s, which goes to %s: %s", self._main.label, name, self._rest.label, told)
         return bool(named)
 
     def _told(self, error: Exception, part: Part, number: int, count: int) -> EngineryError:
@@ -274,6 +305,12 @@ class _Job:
         for name, why in {**cut.moved, **self.refused}.items():
             notes.append(f"{name} runs on {self._rest.label}: {why}")
         return [*notes, *dict.fromkeys(f"{record.label}: {note}" for record in records for note in record.notes)]
+
+
+def _told_of(names: Iterable[str], text: str) -> str:
+    """Return the first line of an error that names one of some nodes; empty where none does."""
+    lines = (line.strip() for line in text.splitlines())
+    return next((line for line in lines if any(_names(line, name) for name in names)), "")
 
 
 def _names(text: str, node: str) -> bool:

@@ -31,6 +31,7 @@ __all__ = [
     "constants",
     "convert_opset",
     "hash_model",
+    "inner_nodes",
     "load_model",
     "make_dynamic",
     "make_plan",
@@ -228,6 +229,14 @@ def partition(model: ir.Model, supported: Callable[[ir.Node], bool], min_nodes: 
     from enginery.graph.partition import partition as cut
 
     return cut(model, supported, MIN_NODES if min_nodes is None else min_nodes)
+
+
+def inner_nodes(node: ir.Node) -> Iterator[ir.Node]:
+    """Yield the nodes in a node's subgraphs, at any depth."""
+    from enginery.graph.parts.dependence import subgraphs
+
+    for body in subgraphs(node):
+        yield from body
 
 
 def sizes_of(

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enginery import optional
+from enginery.backends import get
 from enginery.backends.base import Availability, Built, Capabilities, Definition, Runner
+from enginery.backends.partitioned import is_partitioned, open_partitioned
 from enginery.backends.tensorrt.options import read_options
 from enginery.backends.tensorrt.versions import LIBRARIES, Library, load_api, opset_ceiling, precisions
 from enginery.errors import BackendUnavailableError
@@ -85,10 +87,18 @@ class TensorRTBackend:
         return ({},) if version.startswith("8.5") else ({}, {"optimization_level": 5})
 
     def build(self, graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:
-        """Build ``model.plan`` and ``layers.json``; see `enginery.backends.tensorrt.building`."""
+        """Build ``model.plan`` and ``layers.json``; see `enginery.backends.tensorrt.building`.
+
+        With the option ``partition=auto``, parts of a graph that cannot be built whole go to ONNX Runtime.
+        """
         from enginery.backends.tensorrt.building import build_graph
 
-        return build_graph(load_api(self.name), graph, spec, folder)
+        api = load_api(self.name)
+        if read_options(spec.options)["partition"] == "auto":
+            from enginery.backends.tensorrt.sharing import build_shared
+
+            return build_shared(api, self, graph, spec, folder)
+        return build_graph(api, graph, spec, folder)
 
     def build_network(self, definition: Definition, spec: BuildSpec, folder: Path) -> Built:
         """Let a user's function fill an empty network, and build it as `build` builds a graph."""
@@ -106,6 +116,8 @@ class TensorRTBackend:
         found = self.probe()
         if not found.usable:
             raise BackendUnavailableError(f"{folder.name} cannot run here: {found.reason}", mend=found.mend)
+        if is_partitioned(folder):
+            return open_partitioned(folder, manifest, options, lambda name: self if name == self.name else get(name))
         from enginery.backends.tensorrt.runtime import open_plan
 
         return open_plan(load_api(self.name), folder, manifest, read_options(manifest.options, options))

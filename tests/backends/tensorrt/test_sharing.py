@@ -1,0 +1,90 @@
+"""Graphs that TensorRT-RTX cannot run whole, built ahead of time in parts; the parts are not run here."""
+
+from __future__ import annotations
+
+import json
+
+import onnx_ir as ir
+import pytest
+
+from enginery import backends, optional
+from enginery.backends import engine
+from enginery.backends.tensorrt.sharing import takes
+from enginery.backends.tensorrt.versions import load_api
+from enginery.errors import BackendUnavailableError, BuildError
+from enginery.spec import BuildSpec, parse_shapes
+
+pytestmark = pytest.mark.skipif(not optional.installed("tensorrt_rtx"), reason="TensorRT-RTX is not installed")
+
+HEAD = '<ir_version: 8, opset_import: ["": 17]> '
+WEIGHTS = "<float[3, 3] w = {1, 0, 0, 0, 1, 0, 0, 0, 1}>"
+
+
+def build(text: str, tmp_path, *shapes: str):
+    """Build a graph with TensorRT-RTX, in parts where it must be."""
+    spec = BuildSpec(shapes=parse_shapes(shapes), options={"partition": "auto"})
+    return engine.build(ir.from_onnx_text(HEAD + text), spec, tmp_path / "e.engine", backend="tensorrt_rtx")
+
+
+def test_operator_without_importer_goes_to_onnx_runtime(tmp_path):
+    """The parts around it become plans, with the profiles of the whole; the manifest says what runs where."""
+    text = f"""g (float[n, 3] x) => (float[n, 3] y) {WEIGHTS} {{
+        a = MatMul(x, w) [relu] b = Relu(a) [unique] u = Unique(b) [size] s = Size(u)
+        f = Cast <to = 1> (s) c = Add(b, f) y = MatMul(c, w) }}"""
+    built = build(text, tmp_path, "x=1..4..8x3")
+    parts = built.manifest.build.parts
+    assert [part.label for part in parts] == ["TensorRT-RTX", "ONNX Runtime", "TensorRT-RTX"]
+    assert "unique" in parts[1].nodes
+    plans = sorted(path.relative_to(built.folder).as_posix() for path in built.folder.rglob("model.plan"))
+    assert plans == ["part_0_tensorrt_rtx/model.plan", "part_2_tensorrt_rtx/model.plan"]
+    assert built.manifest.options["partition"] == "auto"
+    assert built.manifest.target.library == "tensorrt_rtx"
+    kept = json.loads((built.folder / "parts.json").read_text())["parts"]
+    assert [part["nodes"] for part in kept] == [list(part.nodes) for part in parts]
+
+
+def test_node_that_is_refused_late_is_moved(tmp_path, caplog):
+    """Det is not among the operators that the parser lists; MaxPool is, and only reading it with indices fails."""
+    text = f"""g (float[1, 1, 3, 3] x) => (float[1, 1, 2, 2] y, int64[1, 1, 2, 2] i) {WEIGHTS} {{
+        [m] a = MatMul(x, w) [det] d = Det(a) [mul] b = Mul(a, d) [n] c = MatMul(b, w)
+        [pool] y, i = MaxPool <kernel_shape = [2, 2]> (c) }}"""
+    built = build(text, tmp_path)
+    parts = built.manifest.build.parts
+    assert [part.nodes for part in parts if part.main] == [("m",), ("mul", "n")]
+    assert [part.nodes for part in parts if not part.main] == [("det",), ("pool",)]
+    assert [record.args[1] for record in caplog.records if "refused the node" in record.msg] == ["pool"]
+    said = next(note for note in built.manifest.build.notes if note.startswith("pool runs on ONNX Runtime"))
+    assert "TensorRT-RTX refused it when building: node 'pool' (MaxPool)" in said
+
+
+def test_graph_that_needs_no_cut_is_built_as_any_other(tmp_path):
+    """One plan, at the top of the folder."""
+    built = build(f"g (float[2, 3] x) => (float[2, 3] y) {WEIGHTS} {{ a = MatMul(x, w) y = Relu(a) }}", tmp_path)
+    assert (built.folder / "model.plan").is_file()
+    assert not (built.folder / "parts.json").exists()
+    assert built.manifest.build.parts == ()
+    assert built.manifest.options["partition"] == "auto"
+
+
+def test_nothing_for_tensorrt_is_an_error(tmp_path):
+    """It says to build with ONNX Runtime instead."""
+    with pytest.raises(BuildError, match=r"TensorRT-RTX would run nothing of this graph.*--backend onnxruntime"):
+        build("g (float[n] x) => (int64[k, m] y) { a = Relu(x) y = NonZero(a) }", tmp_path, "x=1..4")
+
+
+@pytest.mark.parametrize(("dtype", "taken"), [("FLOAT", True), ("BFLOAT16", True), ("INT16", False), ("STRING", False)])
+def test_types_that_tensorrt_has_not(dtype, taken):
+    """A node on tensors of such a type goes to the rest."""
+    node = ir.node("Identity", [ir.val("x", ir.DataType[dtype], [2])])
+    assert takes(load_api("tensorrt_rtx"), node, set()) is taken
+
+
+def test_parts_open_with_the_backend_that_built_them(tmp_path):
+    """Without a GPU the engine says why it cannot run, in parts as whole."""
+    if backends.get("tensorrt_rtx").probe().usable:
+        pytest.skip("a GPU is here")
+    built = build(
+        f"g (float[2, 3] x) => (float[2, 3] y, int64[2, k] z) {WEIGHTS} {{ y = MatMul(x, w) z = NonZero(y) }}", tmp_path
+    )
+    with pytest.raises(BackendUnavailableError, match="cannot be opened"):
+        built.open()
