@@ -20,7 +20,7 @@ from enginery.backends.base import Backend, Built
 from enginery.backends.part_sizes import PartSizes
 from enginery.backends.partitioned_runner import OpenPart, PartitionedRunner, placement_of
 from enginery.errors import BuildError, EngineryError, GraphError, ManifestError
-from enginery.graph.base import inner_nodes, partition, tensor_infos
+from enginery.graph.base import Part, Partition, inner_nodes, partition, tensor_infos
 from enginery.plain import from_json, to_json
 from enginery.records import ManifestRecord, PartRecord
 from enginery.spec import BuildSpec, Option
@@ -28,8 +28,6 @@ from enginery.storage import write_text
 
 if TYPE_CHECKING:
     import onnx_ir as ir
-
-    from enginery.graph.partition import Part, Partition
 
 __all__ = ["PARTS", "Side", "build_partitioned", "is_partitioned", "open_partitioned"]
 

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-    from enginery.graph.partition import Partition
     from enginery.spec import PrecisionPlan, Shape
 
 __all__ = [
@@ -23,6 +22,8 @@ __all__ = [
     "OpsetLimits",
     "Outline",
     "OutlineNode",
+    "Part",
+    "Partition",
     "Weight",
     "all_graphs",
     "all_nodes",
@@ -158,6 +159,48 @@ class Outline:
     outputs: tuple[TensorInfo, ...]
     nodes: tuple[OutlineNode, ...] = field(default=())
     edges: tuple[Edge, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part.
+
+    Args:
+        model: a whole model; its inputs are inputs of the whole graph and outputs of earlier parts, by name.
+        main: whether it is for the main backend.
+        nodes: names of its nodes. Arithmetic on shapes that a part before it also does is not counted again.
+    """
+
+    model: ir.Model = field(repr=False)
+    main: bool
+    nodes: tuple[str, ...]
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Names of what it reads."""
+        return tuple(value.name or "" for value in self.model.graph.inputs)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Names of what it makes for later parts and for the caller."""
+        return tuple(value.name or "" for value in self.model.graph.outputs)
+
+
+@dataclass(frozen=True)
+class Partition:
+    """A graph in parts that run one after another.
+
+    Args:
+        parts: in their order; a part reads only the graph's inputs and what parts before it made.
+        moved: nodes that the main backend would take and that are with the rest nevertheless, by name, with why.
+    """
+
+    parts: tuple[Part, ...]
+    moved: Mapping[str, str] = field(default_factory=dict)
+
+    def count(self, *, main: bool) -> int:
+        """Return how many nodes are with the main backend, or with the rest."""
+        return sum(len(part.nodes) for part in self.parts if part.main is main)
 
 
 def tensor_info(value: ir.Value) -> TensorInfo:

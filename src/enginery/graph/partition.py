@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from enginery.graph.base import Part, Partition
 from enginery.graph.parts.dependence import Dependence, reads, shape_operands, study
 from enginery.graph.parts.extract import check_hand_over, extract, working_copy
 from enginery.graph.parts.order import components, levels, predecessors
@@ -13,7 +13,7 @@ from enginery.graph.parts.order import components, levels, predecessors
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["MIN_NODES", "Part", "Partition", "partition"]
+__all__ = ["MIN_NODES", "partition"]
 
 MIN_NODES = 4
 """A piece of fewer nodes is not worth a hand-over, unless it holds one of the operators that take long."""
@@ -22,48 +22,6 @@ _LONG = frozenset({
     "Attention", "Conv", "ConvInteger", "ConvTranspose", "DeformConv", "Einsum", "GRU", "Gemm", "LSTM", "MatMul",
     "MatMulInteger", "QLinearConv", "QLinearMatMul", "RNN",
 })  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Part:
-    """One part.
-
-    Args:
-        model: a whole model; its inputs are inputs of the whole graph and outputs of earlier parts, by name.
-        main: whether it is for the main backend.
-        nodes: names of its nodes. Arithmetic on shapes that a part before it also does is not counted again.
-    """
-
-    model: ir.Model = field(repr=False)
-    main: bool
-    nodes: tuple[str, ...]
-
-    @property
-    def inputs(self) -> tuple[str, ...]:
-        """Names of what it reads."""
-        return tuple(value.name or "" for value in self.model.graph.inputs)
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        """Names of what it makes for later parts and for the caller."""
-        return tuple(value.name or "" for value in self.model.graph.outputs)
-
-
-@dataclass(frozen=True)
-class Partition:
-    """A graph in parts that run one after another.
-
-    Args:
-        parts: in their order; a part reads only the graph's inputs and what parts before it made.
-        moved: nodes that the main backend would take and that are with the rest nevertheless, by name, with why.
-    """
-
-    parts: tuple[Part, ...]
-    moved: Mapping[str, str] = field(default_factory=dict)
-
-    def count(self, *, main: bool) -> int:
-        """Return how many nodes are with the main backend, or with the rest."""
-        return sum(len(part.nodes) for part in self.parts if part.main is main)
 
 
 def partition(model: ir.Model, supported: Callable[[ir.Node], bool], min_nodes: int = MIN_NODES) -> Partition:
