@@ -16,6 +16,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep what the tests would keep for the user out of the user's cache folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ENGINERY_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def light_models():
     """Return the folder of real architectures that ships in the onnx package."""

@@ -8,18 +8,25 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["cache_folder", "changed_alone"]
+__all__ = ["cache_folder", "cache_path", "changed_alone"]
+
+
+def cache_path() -> Path:
+    """Return where things are kept for the user: ``ENGINERY_CACHE``, else below ``XDG_CACHE_HOME`` or ``~/.cache``."""
+    if own := os.environ.get("ENGINERY_CACHE"):
+        return Path(own).absolute()
+    root = os.environ.get("XDG_CACHE_HOME") or ""
+    base = Path(root) if Path(root).is_absolute() else Path.home() / ".cache"
+    return base / "enginery"
 
 
 def cache_folder(*parts: str) -> Path:
-    """Return a folder below the user's cache folder (``XDG_CACHE_HOME``, else ``~/.cache``); made where missing.
+    """Return a folder below `cache_path`, made where it is missing.
 
     Raises:
         OSError: it cannot be made.
     """
-    root = os.environ.get("XDG_CACHE_HOME") or ""
-    base = Path(root) if Path(root).is_absolute() else Path.home() / ".cache"
-    folder = base.joinpath("enginery", *parts)
+    folder = cache_path().joinpath(*parts)
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 

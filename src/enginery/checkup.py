@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from enginery import backends, gpu_packages, optional
+from enginery import backends, caches, gpu_packages, optional, tensorrt_packages
 from enginery.machine import cpu_count, describe_machine
 from enginery.records import DoctorRecord, DoctorRow, MachineRecord
 
@@ -87,6 +87,7 @@ def examine() -> DoctorRecord:
         *_without_broken(probed, libraries),
         *(row for row in libraries if row.group == "extra"),
         *gpu_packages.examine(packages, machine, device_here=Path("/proc/driver/nvidia/version").exists()),
+        *tensorrt_packages.examine(packages, machine),
         *(_folder_row(name, path) for name, path in _folders()),
     )
     return DoctorRecord(machine, rows)
@@ -207,7 +208,9 @@ def _without_broken(probed: Iterable[DoctorRow], libraries: Iterable[DoctorRow])
 
 
 def _folders() -> tuple[tuple[str, Path], ...]:
-    return ("current folder", Path.cwd()), ("temporary folder", Path(tempfile.gettempdir()))
+    folders = (("current folder", Path.cwd()), ("temporary folder", Path(tempfile.gettempdir())))
+    kept = caches.cache_path()
+    return (*folders, ("cache folder", kept)) if kept.exists() else folders
 
 
 def _folder_row(name: str, path: Path) -> DoctorRow:
@@ -216,11 +219,8 @@ def _folder_row(name: str, path: Path) -> DoctorRow:
             file.write(b"0")
             file.flush()
     except OSError as error:
-        mend = (
-            "export TMPDIR=/another/folder"
-            if name.startswith("temporary")
-            else "chmod u+w . (or name another folder with -o)"
-        )
+        mends = {"temporary": "export TMPDIR=/another/folder", "cache": "export ENGINERY_CACHE=/another/folder"}
+        mend = mends.get(name.partition(" ")[0], "chmod u+w . (or name another folder with -o)")
         return DoctorRow("disk", name, None, "broken", f"{path}: {error.strerror}", mend)
     return DoctorRow("disk", name, None, "here", f"{path}, {shutil.disk_usage(path).free / 2**30:.1f} GiB free")
 

@@ -10,8 +10,10 @@ from enginery.records import DoctorRow, MachineRecord
 __all__ = ["examine"]
 
 _CUDA_WHEEL = re.compile(r"(?:nvidia|tensorrt|cupy|onnxruntime|torch).*[-_](?:cuda|cu)(?P<major>\d\d)x?(?:[-_].*)?")
-_FIRST_DRIVER = {"12": 525, "13": 580}
+_FIRST_DRIVER = {"11": 450, "12": 525, "13": 580}
 """The first driver branch that runs each major version of CUDA (NVIDIA's CUDA compatibility guide, "minor version")."""
+
+_BUILDS_WITHOUT_GPU = ("tensorrt-rtx", "tensorrt_rtx")
 
 _SAME_MODULE = (("onnxruntime", "onnxruntime-gpu"), ("onnxruntime", "onnxruntime-openvino"))
 """Distributions that install the same files: whichever came last wins, and uninstalling one breaks the other."""
@@ -65,6 +67,9 @@ def _driver_row(machine: MachineRecord, *, device_here: bool) -> DoctorRow:
 def _wheel_rows(wheels: Mapping[str, list[str]], driver: str | None) -> list[DoctorRow]:
     installed = [name for names in wheels.values() for name in names]
     if driver is None:
+        if ahead := [name for name in installed if name.startswith(_BUILDS_WITHOUT_GPU)]:
+            row = DoctorRow("gpu", "CUDA wheels", None, "here", f"{_listed(ahead)}: builds for other machines' GPUs")
+            return [row, *_wheel_rows({"": [name for name in installed if name not in ahead]}, None)]
         if not installed:
             return []
         why = f"{_listed(installed)} installed, and no driver to run on"

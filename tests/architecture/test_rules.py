@@ -18,7 +18,10 @@ LAYERS = (
     ("errors",),
     ("spec", "optional", "plain", "streams", "python_files"),
     ("records", "dtypes", "progress"),
-    ("machine", "gpu_packages", "caches", "staging", "storage", "processes", "environments", "worker", "worker_loop"),
+    (
+        "machine", "gpu_packages", "tensorrt_packages", "caches", "staging", "storage", "processes", "environments",
+        "worker", "worker_loop",
+    ),
     STAGES,
     ("checkup", "jobs"),
     ("evaluation",),
@@ -27,7 +30,7 @@ LAYERS = (
     ("steps",),
     ("pipeline",),
     ("cli", "__main__"),
-)
+)  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
 GROUND_FLOOR = {"numpy", "onnx", "onnx_ir", "ml_dtypes", "typing_extensions", "enginery"}
 HOMES = {

@@ -26,9 +26,10 @@ def api():
 
 
 @pytest.fixture(autouse=True)
-def own_cache(monkeypatch, tmp_path):
-    """Keep what is remembered out of the user's cache folder."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+def folder(monkeypatch, tmp_path):
+    """Keep what one test remembers out of the others' way."""
+    monkeypatch.setenv("ENGINERY_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
 
 
 class Job:
@@ -121,7 +122,7 @@ def test_how_long_a_build_took_foretells_a_similar_one(api):
 def test_a_history_that_cannot_be_written_is_told_and_loses_no_engine(api, monkeypatch, tmp_path):
     """The note names the reason."""
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("ENGINERY_CACHE", str(tmp_path / "file"))
     job = Job(api, convolutions=1)
     with following(api, job.config, job.log, work=history.Work("tensorrt_rtx 1", "", 2, "fp32")):
         assert job.build() is not None
@@ -218,10 +219,9 @@ def test_the_nearest_builds_foretell():
     assert history.expected_s(history.Work("tensorrt 8.6.0", "NVIDIA H200", 100_000, "int8")) is None
 
 
-def test_a_history_of_another_version_is_no_error(tmp_path):
+def test_a_history_of_another_version_is_no_error(folder):
     """It is as if there were none, and the next build writes it anew."""
-    folder = tmp_path / "cache" / "enginery"
-    folder.mkdir(parents=True)
+    folder.mkdir()
     (folder / "tensorrt-builds.json").write_text('[{"colour": "blue"}]')
     work = history.Work("tensorrt 8.6.0", "NVIDIA L4", 100, "fp16")
     assert history.expected_s(work) is None

@@ -69,8 +69,8 @@ def api():
 
 @pytest.fixture(autouse=True)
 def folder(monkeypatch, tmp_path):
-    """Keep what is kept out of the user's cache folder."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    """Keep what one test keeps out of the others' way."""
+    monkeypatch.setenv("ENGINERY_CACHE", str(tmp_path / "enginery"))
     return tmp_path / "enginery" / "timing"
 
 
@@ -177,7 +177,7 @@ def test_what_another_build_wrote_meanwhile_is_kept(api):
 def _build_many(cache_home, name):
     import os
 
-    os.environ["XDG_CACHE_HOME"] = str(cache_home)
+    os.environ["ENGINERY_CACHE"] = str(cache_home)
     api = Api(LIBRARIES["tensorrt"], types.SimpleNamespace(), "8.6.0")
     for at in range(10):
         build(api, f"{name}{at}")
@@ -186,7 +186,7 @@ def _build_many(cache_home, name):
 def test_processes_that_build_at_once_lose_nothing(api, tmp_path):
     """The lock lets one at a time read, combine and write."""
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_build_many, args=(tmp_path, name)) for name in "abc"]
+    processes = [context.Process(target=_build_many, args=(tmp_path / "enginery", name)) for name in "abc"]
     for process in processes:
         process.start()
     for process in processes:
@@ -214,7 +214,7 @@ def test_a_folder_that_cannot_be_written_loses_no_engine(api, monkeypatch, tmp_p
     assert build(api, "conv1", where=str(tmp_path / "file" / "mine.cache"))[1][0].startswith(
         f"the timing cache {tmp_path}/file/mine.cache was not used"
     )
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("ENGINERY_CACHE", str(tmp_path / "file"))
     began_with, notes = build(api, "conv1")
     assert began_with is None
     assert "there is no folder for the timing cache" in notes[0]
