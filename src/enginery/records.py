@@ -31,6 +31,7 @@ __all__ = [
     "OutputRecord",
     "PartRecord",
     "PassRecord",
+    "ProfileRecord",
     "QueryRecord",
     "SimplifyRecord",
     "TargetRecord",
@@ -440,6 +441,29 @@ class LayerTimeRecord:
     total_ms: float
     average_ms: float
     median_ms: float
+
+
+@dataclass(frozen=True)
+class ProfileRecord:
+    """What a call spends where; medians.
+
+    Args:
+        runs: how many calls were timed.
+        shapes: of the inputs.
+        enqueue_ms: the host's time to ask for the engine's kernels, without a graph.
+        copy_in_ms: inputs to the device.
+        device_ms: the engine on the device.
+        copy_out_ms: outputs to the host.
+        layers: in the engine's order; timed one by one, so that their sum is more than `device_ms`.
+    """
+
+    runs: int
+    shapes: Mapping[str, tuple[int, ...]]
+    enqueue_ms: float
+    copy_in_ms: float
+    device_ms: float
+    copy_out_ms: float
+    layers: tuple[LayerTimeRecord, ...]
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from enginery.graph.base import OpsetLimits
-from enginery.records import GraphRecord, MachineRecord, ManifestRecord, PartRecord, TargetRecord, TensorInfo
+from enginery.records import (
+    GraphRecord,
+    MachineRecord,
+    ManifestRecord,
+    PartRecord,
+    ProfileRecord,
+    TargetRecord,
+    TensorInfo,
+)
 from enginery.spec import BuildSpec, Option, Shape
 
 if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
+
+    from enginery.backends.device_arrays import DeviceCall
 
 __all__ = [
     "Availability",
@@ -26,6 +36,7 @@ __all__ = [
     "Capabilities",
     "Definition",
     "Design",
+    "DeviceRunner",
     "Feeds",
     "NetworkBuilder",
     "Runner",
@@ -191,6 +202,35 @@ class Runner(Protocol):
 
 
 @runtime_checkable
+class DeviceRunner(Protocol):
+    """What the runner of a GPU's backend does besides `Runner`, where it can.
+
+    Args:
+        device_dtypes: numpy's name of the element type that an array of the device must have, by input.
+    """
+
+    device_dtypes: Mapping[str, str]
+
+    def infer_into(
+        self, feeds: dict[str, np.ndarray[Any, Any]], outputs: dict[str, np.ndarray[Any, Any]] | None
+    ) -> dict[str, np.ndarray[Any, Any]]:
+        """Run once, as `Runner.infer` does; outputs go into the caller's arrays, where it gave some."""
+        ...
+
+    def infer_on_device(self, call: DeviceCall) -> dict[str, Any]:
+        """Run once on arrays of the device, in the order of the caller's stream, with no copy."""
+        ...
+
+    def pipeline(self, slots: int) -> Any:
+        """Return what keeps several batches under way."""
+        ...
+
+    def profile(self, feeds: dict[str, np.ndarray[Any, Any]], runs: int) -> ProfileRecord:
+        """Time the parts of a call."""
+        ...
+
+
+@runtime_checkable
 class Session(Protocol):
     """An opened engine as callers see it; `enginery.backends.session.Session` is the one implementation."""
 
@@ -209,8 +249,8 @@ class Session(Protocol):
         """What it really runs on."""
         ...
 
-    def run(self, feeds: Feeds) -> dict[str, Any]:
-        """Run once and return the outputs by name, in the caller's kind of array."""
+    def run(self, feeds: Feeds, outputs: Feeds | None = None) -> dict[str, Any]:
+        """Run once and return the outputs by name, in the caller's kind of array, or in the arrays given for them."""
         ...
 
     def close(self) -> None:

@@ -13,10 +13,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from enginery.backends.arrays import as_numpy, as_torch, holds_torch
-from enginery.backends.base import Feeds, Runner
+from enginery.backends.base import DeviceRunner, Feeds, Runner
+from enginery.backends.device_arrays import DeviceCall, Kind, kind_of
 from enginery.dtypes import DTYPES, numpy_dtype
-from enginery.errors import EngineryError, InputNameError, InputRankError, InputShapeError, RunError
-from enginery.records import TensorInfo
+from enginery.errors import (
+    EngineryError,
+    InputDtypeError,
+    InputNameError,
+    InputRankError,
+    InputShapeError,
+    RunError,
+    UsageError,
+)
+from enginery.records import ProfileRecord, TensorInfo
 from enginery.spec import show_sizes
 
 if TYPE_CHECKING:
@@ -63,6 +72,9 @@ class Session:
         # Sequences and optionals are handed through as they are; only single-operator graphs tend to have them.
         self._opaque = tuple(info.name for info in inputs if not _is_tensor(info))
         self._good: set[tuple[tuple[int, ...], ...]] = set()
+        self._gpu = runner if isinstance(runner, DeviceRunner) else None
+        self._good_on_device: set[tuple[Any, ...]] = set()
+        self._names = tuple(info.name for info in inputs)
         self._closed = False
 
     @property
@@ -70,11 +82,14 @@ class Session:
         """What it really runs on, such as ``CPUExecutionProvider, 2 threads``."""
         return self._runner.placement
 
-    def run(self, feeds: Feeds) -> dict[str, Any]:
+    def run(self, feeds: Feeds, outputs: Feeds | None = None) -> dict[str, Any]:
         """Run once.
 
         Args:
             feeds: an array for each input by name: numpy's, or any that speak DLPack (torch, CuPy), all of one kind.
+                Arrays in the memory of a GPU are taken where they lie, in the order of the caller's stream, by a
+                backend that runs there.
+            outputs: arrays that outputs go into, by name, of the kind of `feeds`; others are made.
 
         Returns:
             The outputs by name, in the kind of array that was given; the caller owns them.
@@ -83,14 +98,16 @@ class Session:
             InputNameError: an input is missing or unknown.
             InputDtypeError: wrong element type.
             InputRankError: wrong number of dimensions.
-            InputShapeError: a dimension outside the profile.
+            InputShapeError: a dimension outside the profile, or an array for an output of another shape.
             RunError: the engine failed, or the session is closed.
         """
         checked = self._as_they_are(feeds)
         if checked is None:
-            return self._run_converted(feeds)
+            return self._run_converted(feeds, outputs)
         try:
-            return self._infer(checked)
+            if outputs is None:
+                return self._infer(checked)
+            return self._infer_into(checked, outputs)
         except EngineryError:
             raise
         except Exception as error:
@@ -113,6 +130,34 @@ class Session:
             raise InputNameError(f"input {twice[0]!r} is given twice", mend="give it once, by place or by name")
         outputs = self.run({**feeds, **named})
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
+
+    def pipeline(self, slots: int = 3) -> Any:
+        """Keep several batches under way: copies of some while another computes; see its ``map``.
+
+        Raises:
+            UsageError: the backend has no pipeline.
+        """
+        return self._on_gpu("a pipeline").pipeline(slots)
+
+    def profile(self, feeds: Feeds, runs: int = 20) -> ProfileRecord:
+        """Time the parts of a call, and each layer, on arrays of the host.
+
+        Raises:
+            UsageError: the backend does not tell them apart.
+        """
+        runner = self._on_gpu("a profile of its parts")
+        checked = self._as_they_are(feeds)
+        if checked is None:
+            checked = self._as_they_are({name: as_numpy(feeds[name], name, dtype) for name, dtype in self._expected})
+        assert checked is not None, "as_numpy made them so"  # noqa: S101
+        return runner.profile(checked, runs)
+
+    def _on_gpu(self, what: str) -> DeviceRunner:
+        if self._closed:
+            _closed(None)
+        if self._gpu is None:
+            raise UsageError(f"this backend has no {what.removeprefix('a ')}", mend="open an engine of TensorRT's")
+        return self._gpu
 
     def close(self) -> None:
         """Give up what the engine holds; a second call does nothing."""
@@ -148,26 +193,102 @@ class Session:
             raise self._name_error(feeds)
         key = tuple(shapes)
         if key not in self._good:
-            self._check_shapes(checked)
+            self._check_shapes({name: checked[name].shape for name, _ in self._expected})
             if len(self._good) < _REMEMBERED_SHAPES:
                 self._good.add(key)
         return checked
 
-    def _run_converted(self, feeds: Feeds) -> dict[str, Any]:
-        """Run with whatever is not a contiguous numpy array of the right dtype converted, or refused."""
+    def _infer_into(self, feeds: dict[str, np.ndarray[Any, Any]], outputs: Feeds) -> dict[str, Any]:
+        """Run, with the outputs in the caller's arrays."""
+        self._check_output_names(outputs)
+        for name, array in outputs.items():
+            if not isinstance(array, np.ndarray) or not array.flags.writeable:
+                raise InputDtypeError(
+                    f"what is given for output {name!r} is no numpy array that can be written to",
+                    mend="give an array of the kind of the inputs, such as np.empty(shape, dtype)",
+                )
+        if self._gpu is not None and not self._closed:
+            return self._gpu.infer_into(feeds, dict(outputs))
+        found = self._infer(feeds)
+        for name, array in outputs.items():
+            if array.shape != found[name].shape or array.dtype != found[name].dtype:
+                raise InputShapeError(
+                    f"output {name!r} is {found[name].dtype} of the shape {found[name].shape}, the array given for it "
+                    f"{array.dtype} of {array.shape}",
+                    mend=f"give np.empty({found[name].shape}, {str(found[name].dtype)!r})",
+                )
+            np.copyto(array, found[name])
+            found[name] = array
+        return found
+
+    def _check_output_names(self, outputs: Feeds) -> None:
+        known = [info.name for info in self.outputs]
+        if unknown := [name for name in outputs if name not in known]:
+            raise InputNameError(f"unknown output {unknown[0]!r}", mend=f"the outputs are {', '.join(known)}")
+
+    def _run_converted(self, feeds: Feeds, outputs: Feeds | None) -> dict[str, Any]:
+        """Run with arrays of the device as they are, and whatever else is not numpy's converted, or refused."""
+        if self._gpu is not None and not self._closed:
+            for array in feeds.values():
+                if (kind := kind_of(array)) is not None:
+                    return self._run_on_device(self._gpu, kind, feeds, outputs)
         if feeds.keys() != {info.name for info in self.inputs}:
             raise self._name_error(feeds)
         converted = dict(feeds)
         converted.update({name: as_numpy(feeds[name], name, dtype) for name, dtype in self._expected})
-        outputs = self.run(converted)
+        found = self.run(converted, outputs)
         if holds_torch(feeds.values()):
-            return {name: as_torch(array) for name, array in outputs.items()}
-        return outputs
+            return {name: as_torch(array) for name, array in found.items()}
+        return found
 
-    def _check_shapes(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> None:
+    def _run_on_device(self, runner: DeviceRunner, kind: Kind, feeds: Feeds, outputs: Feeds | None) -> dict[str, Any]:
+        """Run on arrays of the device; a combination of shapes and types that passed once is looked up."""
+        if len(feeds) != len(self._names):
+            raise self._name_error(feeds)
+        read = kind.read
+        try:
+            found = [read(feeds[name]) for name in self._names]
+        except KeyError:
+            raise self._name_error(feeds) from None
+        except AttributeError:
+            raise self._mixed(kind, feeds) from None
+        key = tuple([one[1:] for one in found])
+        if key not in self._good_on_device:
+            self._check_on_device(runner, kind, feeds, found)
+            if len(self._good_on_device) < _REMEMBERED_SHAPES:
+                self._good_on_device.add(key)
+        if outputs is not None:
+            self._check_output_names(outputs)
+        addresses, shapes = tuple([one[0] for one in found]), tuple([one[1] for one in found])
+        return runner.infer_on_device(
+            DeviceCall(kind, feeds[self._names[0]], addresses, shapes, dict(outputs) if outputs else {})
+        )
+
+    def _mixed(self, kind: Kind, feeds: Feeds) -> InputDtypeError:
+        other = next(name for name in self._names if type(kind_of(feeds[name])) is not type(kind))
+        return InputDtypeError(
+            f"input {other!r} is a {type(feeds[other]).__name__} of the host, others lie on the device",
+            mend="give all inputs in one kind of array",
+        )
+
+    def _check_on_device(
+        self, runner: DeviceRunner, kind: Kind, feeds: Feeds, found: list[tuple[int, tuple[int, ...], Any]]
+    ) -> None:
+        for name, (_, _, dtype) in zip(self._names, found, strict=True):
+            if type(kind_of(feeds[name])) is not type(kind):
+                raise self._mixed(kind, feeds)
+            said, expected = kind.dtype_name(dtype), runner.device_dtypes[name]
+            if said != expected:
+                raise InputDtypeError(
+                    f"input {name!r} has dtype {said}, the engine takes {expected} on the device",
+                    mend=f"convert it to {expected}",
+                )
+        self._check_shapes({name: shape for name, (_, shape, _) in zip(self._names, found, strict=True)})
+
+    def _check_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         sizes: dict[str, tuple[int, str]] = {}
         for info in filter(_is_tensor, self.inputs):
-            shape = feeds[info.name].shape
+            shape = tuple(shapes[info.name])
             expected = info.profile.dims if info.profile is not None else info.shape
             if expected is None:
                 continue

@@ -154,6 +154,12 @@ class Cuda:
         if code:
             raise self._error("cudaMemcpyAsync", code)
 
+    def copy_on_device(self, target: int, source: int, size: int, stream: Any) -> None:
+        """Copy bytes from one place of the device to another, in a stream's order."""
+        self._call(
+            "cudaMemcpyAsync", target, source, size, self._runtime.cudaMemcpyKind.cudaMemcpyDeviceToDevice, stream
+        )
+
     def begin_capture(self, stream: Any) -> None:
         """Write down what is asked of a stream by this thread, instead of doing it; other threads go on freely."""
         mode = self._runtime.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
@@ -176,6 +182,10 @@ class Cuda:
         code, graph = self._runtime.cudaStreamEndCapture(stream)
         if not code and graph is not None and int(graph):
             self._call("cudaGraphDestroy", graph)
+        self.forget_error()
+
+    def forget_error(self) -> None:
+        """Clear the error that a failed call left for the next one to find."""
         self._runtime.cudaGetLastError()
 
     def launch(self, graph: Any, stream: Any) -> None:

@@ -7,11 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from enginery.backends.base import Runner
+from enginery.backends.tensorrt import versions
+from enginery.backends.tensorrt.contexts import Opened
+from enginery.backends.tensorrt.cuda import DeviceInfo, load_cuda
+from enginery.backends.tensorrt.diagnosis import meaning_of
+from enginery.backends.tensorrt.log import BuildLog
+from enginery.backends.tensorrt.options import listed
+from enginery.backends.tensorrt.plugins import load_plugins
+from enginery.backends.tensorrt.runner import TensorRTRunner
+from enginery.backends.tensorrt.tensors import read_tensors
 from enginery.backends.tensorrt.versions import Api
-from enginery.records import ManifestRecord
+from enginery.errors import BackendUnavailableError, BuildError
+from enginery.records import ManifestRecord, TargetRecord
 from enginery.spec import Option
 
 __all__ = ["deserialize", "open_plan"]
+
+_PLAN = "model.plan"
 
 
 def open_plan(api: Api, folder: Path, manifest: ManifestRecord, options: Mapping[str, Option]) -> Runner:
@@ -21,24 +33,88 @@ def open_plan(api: Api, folder: Path, manifest: ManifestRecord, options: Mapping
         api: the library to run it with.
         folder: the engine folder.
         manifest: its manifest, read and checked.
-        options: of this session, over the manifest's.
+        options: a value for each of `enginery.backends.tensorrt.options.RULES`.
 
     Raises:
         BackendUnavailableError: no GPU, or another than the engine was built for.
         BuildError: TensorRT refused the plan; the message has its own words.
+        RunError: the GPU's memory does not hold it.
     """
-    raise NotImplementedError
+    cuda = load_cuda()
+    index = int(options["device"])
+    if options["spin"]:
+        cuda.spin_while_waiting()
+    cuda.set_device(index)
+    here = cuda.device(index)
+    if manifest.target is not None:
+        check_target(api, manifest.target, here, options)
+    log = BuildLog(api)
+    load_plugins(api, listed(options["plugins"]), log.logger)
+    engine = deserialize(api, folder / _PLAN, log, host_code=bool(options["version_compatible"]))
+    if int(options["weight_budget_mib"]) >= 0:
+        versions.set_weight_budget(api, engine, int(options["weight_budget_mib"]) << 20)
+    inputs, outputs = read_tensors(api, engine, manifest.inputs, manifest.outputs)
+    opened = Opened(
+        api, engine, inputs, outputs, log, cuda=cuda,
+        cuda_graph=bool(options["cuda_graph"]), detailed=bool(options["profiling"]),
+    )  # fmt: skip
+    return TensorRTRunner(
+        opened, manifest.inputs, f"{here.name} (GPU {index}), {api.library.label} {api.version}",
+        contexts=int(options["contexts"]), copy_threads=int(options["copy_threads"]), device=index,
+    )  # fmt: skip
 
 
-def deserialize(api: Api, path: Path, log: Any) -> Any:
+def check_target(api: Api, target: TargetRecord, here: DeviceInfo, options: Mapping[str, Option]) -> None:
+    """Compare what an engine was built for with what is here, before a byte of its plan is read.
+
+    Raises:
+        BackendUnavailableError: another library, another version of it, or a GPU that the engine is not for.
+    """
+    again = "build the engine again on this machine"
+    if target.library != api.library.module:
+        raise BackendUnavailableError(
+            f"the plan was built by {target.library}, and {api.library.module} is to open it", mend=again
+        )
+    if target.version != api.version and not options["version_compatible"]:
+        raise BackendUnavailableError(
+            f"the plan was built by {api.library.label} {target.version}, and {api.version} is here: "
+            "a plan is for one version",
+            mend=f"{again}, install {api.library.distributions[0]}=={target.version}, or build with "
+            "--option version_compatible=true",
+        )
+    portable = options["hardware_compatibility"] != "none"
+    if target.compute_capabilities and here.compute_capability not in target.compute_capabilities and not portable:
+        raise BackendUnavailableError(
+            f"the plan was built for {target.gpu or 'GPUs'} of compute capability "
+            f"{', '.join(target.compute_capabilities)}, and {here.name} has {here.compute_capability}",
+            mend=f"{again}, or build with --option hardware_compatibility=ampere_plus",
+        )
+
+
+def deserialize(api: Api, path: Path, log: BuildLog, *, host_code: bool = False) -> Any:
     """Return the engine of a plan.
 
     Args:
         api: the library to read it with.
         path: the plan.
-        log: a `BuildLog`, which keeps what TensorRT says.
+        log: keeps what TensorRT says.
+        host_code: let a version-compatible plan run the code it brings; only for plans of one's own.
 
     Raises:
         BuildError: TensorRT refused it; the message has its own words and our diagnosis.
     """
-    raise NotImplementedError
+    trt = api.module
+    with log.taking():
+        trt.init_libnvinfer_plugins(log.logger, "")
+        runtime = trt.Runtime(log.logger)
+        if host_code:
+            api.set(runtime, "Runtime.engine_host_code_allowed", True)  # noqa: FBT003 - a value
+        engine = runtime.deserialize_cuda_engine(path.read_bytes())
+    if engine is None:
+        said = "; ".join(dict.fromkeys(line.strip() for line in log.errors())) or "it said nothing"
+        mend = meaning_of(said, api.library) or "build the engine again on this machine"
+        raise BuildError(
+            f"{api.library.label} {api.version} refused the plan {path} ({path.stat().st_size} bytes): {said}",
+            mend=mend,
+        )
+    return engine

@@ -1,0 +1,161 @@
+"""Arrays in the memory of a GPU, as their libraries have them: torch, CuPy, and any with ``__cuda_array_interface__``.
+
+No library is imported: an array's own is there already. What is read is an address, a shape and an element type; what
+is made are empty arrays of the caller's kind for the outputs.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from enginery.errors import InputDtypeError
+
+__all__ = ["DeviceCall", "Kind", "kind_of"]
+
+
+class Kind(Protocol):
+    """How one library's arrays are read and made."""
+
+    def read(self, array: Any) -> tuple[int, tuple[int, ...], Any]:
+        """Return address, shape and the library's element type.
+
+        Raises:
+            InputDtypeError: its elements do not lie one after another, or not on a GPU.
+        """
+        ...
+
+    def dtype_name(self, dtype: Any) -> str:
+        """Return numpy's (or ml_dtypes') name of the library's element type."""
+        ...
+
+    def stream(self, array: Any) -> int | None:
+        """Return the handle of the stream that the caller works on; None where none orders what is asked."""
+        ...
+
+    def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any | None:
+        """Return an empty array on the device of `like`; None where the library has no such function."""
+        ...
+
+
+@dataclass(frozen=True)
+class DeviceCall:
+    """One call with arrays of a GPU, checked.
+
+    Args:
+        kind: how they are read and made.
+        like: one of them.
+        addresses: of the inputs, in the session's order.
+        shapes: likewise.
+        outputs: the caller's arrays by the outputs' names; those left out are made.
+    """
+
+    kind: Kind
+    like: Any
+    addresses: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    outputs: dict[str, Any]
+
+
+class _Torch:
+    def __init__(self) -> None:
+        self._torch: Any = sys.modules["torch"]
+        self._stream = self._torch.cuda.current_stream
+        self._empty = self._torch.empty
+
+    def read(self, array: Any) -> tuple[int, tuple[int, ...], Any]:
+        if not array.is_contiguous():
+            raise _scattered("tensor.contiguous()")
+        return array.data_ptr(), array.shape, array.dtype
+
+    def dtype_name(self, dtype: Any) -> str:
+        return str(dtype).removeprefix("torch.")
+
+    def stream(self, array: Any) -> int | None:
+        return int(self._stream(array.device).cuda_stream)
+
+    def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
+        return self._empty(shape, dtype=self._dtype(dtype), device=like.device)
+
+    @functools.cache  # noqa: B019 - lives as long as torch
+    def _dtype(self, name: str) -> Any:
+        return getattr(self._torch, name)
+
+
+class _Cupy:
+    def __init__(self) -> None:
+        self._cupy: Any = sys.modules["cupy"]
+
+    def read(self, array: Any) -> tuple[int, tuple[int, ...], Any]:
+        if not array.flags.c_contiguous:
+            raise _scattered("cupy.ascontiguousarray(array)")
+        return array.data.ptr, array.shape, array.dtype
+
+    def dtype_name(self, dtype: Any) -> str:
+        return str(dtype)
+
+    def stream(self, array: Any) -> int | None:
+        del array
+        return int(self._cupy.cuda.get_current_stream().ptr)
+
+    def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
+        del like
+        return self._cupy.empty(shape, dtype)
+
+
+class _Interface:
+    """Any object with ``__cuda_array_interface__``, version 3: its stream is None, 1, 2 or a handle."""
+
+    def read(self, array: Any) -> tuple[int, tuple[int, ...], Any]:
+        found = array.__cuda_array_interface__
+        shape = tuple(found["shape"])
+        dtype = np.dtype(found["typestr"])
+        if found.get("strides") not in (None, _row_major(shape, dtype.itemsize)):
+            raise _scattered("the library's function for it")
+        return int(found["data"][0]), shape, dtype
+
+    def dtype_name(self, dtype: Any) -> str:
+        return str(dtype)
+
+    def stream(self, array: Any) -> int | None:
+        found = array.__cuda_array_interface__.get("stream")
+        return None if found is None else int(found)
+
+    def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> None:
+        """Leave it to the runner: nothing says how such a library makes arrays."""
+        del shape, dtype, like
+
+
+def kind_of(array: Any) -> Kind | None:
+    """Return how an array of a GPU is read; None for what lies on the host, or is no array."""
+    found: Kind | None = _kind_of_type(type(array))  # type: ignore[arg-type] # a type is hashable
+    if isinstance(found, _Torch):
+        return found if array.is_cuda else None
+    return found
+
+
+@functools.cache
+def _kind_of_type(kind: type) -> Kind | None:
+    torch = sys.modules.get("torch")
+    if torch is not None and issubclass(kind, torch.Tensor):
+        return _torch()
+    if kind.__module__.partition(".")[0] == "cupy":
+        return _Cupy()
+    return _Interface() if hasattr(kind, "__cuda_array_interface__") else None
+
+
+@functools.cache
+def _torch() -> _Torch:
+    return _Torch()
+
+
+def _row_major(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    return np.empty((0, *shape), np.dtype((np.void, itemsize))).strides[1:]
+
+
+def _scattered(mend: str) -> InputDtypeError:
+    return InputDtypeError("an array of the device does not lie in one piece, row by row", mend=f"give {mend}")

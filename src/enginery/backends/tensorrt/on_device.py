@@ -1,0 +1,213 @@
+"""Arrays of the device in and out, with no copy, on the caller's stream.
+
+A graph holds addresses, so there is one for each combination of shapes and addresses that came twice: a caller's
+allocator hands out the same few again and again. Others are set on the context and enqueued, which costs the host some
+microseconds a kernel.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+
+from enginery.backends.device_arrays import DeviceCall
+from enginery.backends.tensorrt.cases import Case
+from enginery.backends.tensorrt.cuda import Cuda
+from enginery.backends.tensorrt.graphs import capture
+from enginery.backends.tensorrt.lanes import Lane, graph_failure
+from enginery.backends.tensorrt.tensors import Tensor, check_output
+
+__all__ = ["DeviceArray", "OnDevice"]
+
+_SEEN_BEFORE_CAPTURE = 2
+_GRAPHS = 64
+_SHAPES = 32
+_SPECIAL_STREAMS = frozenset({0, 1, 2})
+"""Legacy default (0, 1) and per-thread default (2): TensorRT waits for the device after each call on the former."""
+
+
+class DeviceArray:
+    """An output in the memory of the GPU, for callers whose kind of array cannot be made: it has the interface.
+
+    Args:
+        cuda: where its memory comes from; freed with the array.
+    """
+
+    def __init__(self, cuda: Cuda, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+        self._cuda = cuda
+        self.shape, self.dtype = shape, dtype
+        self._address = cuda.malloc(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
+
+    @property
+    def __cuda_array_interface__(self) -> dict[str, Any]:
+        return {"shape": self.shape, "typestr": self.dtype.str, "data": (self._address, False), "version": 3}
+
+    def __del__(self) -> None:
+        if hasattr(self, "_address"):
+            self._cuda.free(self._address)
+
+
+class _Shapes:
+    """One combination of shapes: a context that has them, and the graphs of the addresses seen."""
+
+    def __init__(self, lane: Lane, shapes: tuple[tuple[int, ...], ...]) -> None:
+        opened = lane.opened
+        feeds = {
+            tensor.name: np.broadcast_to(np.empty((), tensor.dtype), shape)
+            for tensor, shape in zip(opened.inputs, shapes, strict=True)
+        }
+        self._lane = lane
+        self.case = Case(opened, lane.contexts, None, feeds)
+        self.case.dropped = self.drop
+        self.outputs = [(place.tensor, place.view.shape) for place in self.case.outputs]
+        self._graphs: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self._seen: dict[tuple[int, ...], int] = {}
+        self._capturing = opened.cuda_graph and not self.case.data_dependent
+
+    def go(self, addresses: tuple[int, ...], stream: Any, handle: int) -> None:
+        """Run on these addresses, in the order of the caller's stream."""
+        graph = self._graphs.get(addresses)
+        if graph is None and self._capturing and self._is_known(addresses):
+            graph = self._capture(addresses)
+        if graph is not None:
+            self._lane.opened.cuda.launch(graph, stream)
+        else:
+            self.case.bind(addresses)
+            self._enqueue(stream, handle)
+
+    def _is_known(self, addresses: tuple[int, ...]) -> bool:
+        seen = self._seen.get(addresses, 0)
+        if len(self._seen) > 4 * _GRAPHS:
+            self._seen.clear()
+        self._seen[addresses] = seen + 1
+        return seen >= _SEEN_BEFORE_CAPTURE
+
+    def _capture(self, addresses: tuple[int, ...]) -> Any | None:
+        lane = self._lane
+        lane.settle()
+        if len(self._graphs) >= _GRAPHS:
+            lane.opened.cuda.destroy_graph(self._graphs.popitem(last=False)[1])
+        self.case.bind(addresses)
+        own = int(lane.stream)
+        # On the lane's own stream: the caller's may be the default one, which cannot be captured.
+        graph = capture(lane.opened.cuda, lane.stream, lambda: self.case.enqueue(own), graph_failure(lane.opened))
+        if graph is None:
+            self._capturing = False
+        else:
+            self._graphs[addresses] = graph
+        return graph
+
+    def _enqueue(self, stream: Any, handle: int) -> None:
+        if handle not in _SPECIAL_STREAMS:
+            self.case.enqueue(handle)
+            return
+        lane = self._lane
+        lane.lead(stream, handle)
+        lane.follow(lane.stream, int(lane.stream))
+        self.case.enqueue(int(lane.stream))
+        lane.lead(lane.stream, int(lane.stream))
+        lane.follow(stream, handle)
+
+    def drop(self) -> None:
+        """Forget the graphs."""
+        while self._graphs:
+            self._lane.opened.cuda.destroy_graph(self._graphs.popitem()[1])
+        self._seen.clear()
+
+    def close(self) -> None:
+        """Let go of graphs and context."""
+        self.case.close()
+
+
+class OnDevice:
+    """The device's path of one lane.
+
+    Args:
+        lane: whose contexts and stream it uses.
+        places: of the engine's inputs among the session's.
+    """
+
+    def __init__(self, lane: Lane, places: tuple[int, ...]) -> None:
+        self._lane = lane
+        self._cuda = lane.opened.cuda
+        self._places = places
+        self._all = len(places) > 0 and places == tuple(range(len(places)))
+        self._cases: OrderedDict[tuple[tuple[int, ...], ...], _Shapes] = OrderedDict()
+        self._streams: dict[int, Any] = {}
+        lane.on_close.append(self._close)
+
+    def infer(self, call: DeviceCall) -> dict[str, Any]:
+        """Run once; where the caller's kind of array has no stream, the work is done when this returns."""
+        lane = self._lane
+        handle = call.kind.stream(call.like)
+        stream = lane.stream if handle is None else self._stream(handle)
+        handle = int(lane.stream) if handle is None else handle
+        shapes = self._shapes(call)
+        made, addresses = self._outputs(shapes, call)
+        inputs = call.addresses if self._fits(call) else tuple(call.addresses[at] for at in self._places)
+        lane.follow(stream, handle)
+        shapes.go((*inputs, *addresses), stream, handle)
+        lane.lead(stream, handle)
+        if stream is lane.stream:
+            lane.settle()
+        if shapes.case.data_dependent:
+            lane.settle()
+            made.update({name: self._fetch(shapes.case, name, call) for name in shapes.case.allocators})
+            return {tensor.name: made[tensor.name] for tensor in lane.opened.outputs}
+        return made
+
+    def _fits(self, call: DeviceCall) -> bool:
+        return self._all and len(call.addresses) == len(self._places)
+
+    def _shapes(self, call: DeviceCall) -> _Shapes:
+        key = call.shapes if self._fits(call) else tuple(call.shapes[at] for at in self._places)
+        found = self._cases.get(key)
+        if found is None:
+            if len(self._cases) >= _SHAPES:
+                self._lane.settle()
+                self._cases.popitem(last=False)[1].close()
+            key = tuple(tuple(shape) for shape in key)
+            found = self._cases[key] = _Shapes(self._lane, key)
+        return found
+
+    def _outputs(self, shapes: _Shapes, call: DeviceCall) -> tuple[dict[str, Any], list[int]]:
+        made, addresses = {}, []
+        for tensor, shape in shapes.outputs:
+            array = call.outputs.get(tensor.name) if call.outputs else None
+            array = self._empty(tensor, shape, call) if array is None else self._given(tensor, shape, call)
+            made[tensor.name] = array
+            addresses.append(call.kind.read(array)[0])
+        return made, addresses
+
+    def _given(self, tensor: Tensor, shape: tuple[int, ...], call: DeviceCall) -> Any:
+        array = call.outputs[tensor.name]
+        _, found, dtype = call.kind.read(array)
+        check_output(tensor.name, tuple(found), call.kind.dtype_name(dtype), shape, tensor.dtype.name)
+        return array
+
+    def _empty(self, tensor: Tensor, shape: tuple[int, ...], call: DeviceCall) -> Any:
+        array = call.kind.empty(shape, tensor.dtype.name, call.like)
+        return DeviceArray(self._cuda, shape, tensor.dtype) if array is None else array
+
+    def _fetch(self, case: Case, name: str, call: DeviceCall) -> Any:
+        """Copy a data-dependent output into an array of the caller's kind, now that its size is known."""
+        tensor = next(tensor for tensor in self._lane.opened.outputs if tensor.name == name)
+        shape = case.found_shape(name)
+        array = self._given(tensor, shape, call) if name in call.outputs else self._empty(tensor, shape, call)
+        if nbytes := tensor.nbytes(shape):
+            target = call.kind.read(array)[0]
+            self._cuda.copy_on_device(target, case.allocators[name].address, nbytes, self._lane.stream)
+            self._lane.settle()
+        return array
+
+    def _stream(self, handle: int) -> Any:
+        found = self._streams.get(handle)
+        if found is None:
+            found = self._streams[handle] = self._cuda.stream_at(handle)
+        return found
+
+    def _close(self) -> None:
+        while self._cases:
+            self._cases.popitem()[1].close()

@@ -1,0 +1,120 @@
+"""An opened TensorRT engine that runs: lanes for calls that come at one time, and what callers may ask besides."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from enginery.backends.device_arrays import DeviceCall
+from enginery.backends.tensorrt.contexts import Opened
+from enginery.backends.tensorrt.copying import Copier
+from enginery.backends.tensorrt.lanes import Lane
+from enginery.backends.tensorrt.on_device import OnDevice
+from enginery.backends.tensorrt.pipelining import Pipeline
+from enginery.backends.tensorrt.profiler import profile_calls
+from enginery.records import ProfileRecord, TensorInfo
+
+__all__ = ["TensorRTRunner"]
+
+Arrays = dict[str, np.ndarray[Any, Any]]
+
+
+class TensorRTRunner:
+    """Runs an engine; calls of several threads run at one time on as many lanes as there are, and wait otherwise.
+
+    Args:
+        opened: the engine.
+        inputs: as the session has them.
+        placement: what to say of where it runs.
+        contexts: how many calls may run at one time.
+        copy_threads: how many threads copy a large array; 0 chooses by its size.
+        device: CUDA's number of the GPU.
+    """
+
+    def __init__(
+        self,
+        opened: Opened,
+        inputs: tuple[TensorInfo, ...],
+        placement: str,
+        *,
+        contexts: int = 1,
+        copy_threads: int = 0,
+        device: int = 0,
+    ) -> None:
+        self.placement = placement
+        self._opened: Opened | None = opened
+        self._copier = Copier(copy_threads)
+        self._device = device if opened.cuda.device_count() > 1 else None
+        self._lanes = [Lane(opened, self._copier) for _ in range(contexts)]
+        names = [info.name for info in inputs]
+        places = tuple(names.index(tensor.name) for tensor in opened.inputs)
+        self._on_device = {lane: OnDevice(lane, places) for lane in self._lanes}
+        # The lane used last is taken first: its graphs are warm.
+        self._free = deque(self._lanes)
+        self._tickets = threading.Semaphore(contexts)
+        self._pipelines: list[Pipeline] = []
+        found = {tensor.name: tensor.dtype.name for tensor in opened.inputs}
+        self.device_dtypes = {info.name: found.get(info.name, info.dtype) for info in inputs}
+
+    def infer(self, feeds: Arrays) -> Arrays:
+        """Run once; the arrays returned are the caller's."""
+        return self.infer_into(feeds, None)
+
+    def infer_into(self, feeds: Arrays, outputs: Arrays | None) -> Arrays:
+        """Run once; outputs go into the caller's arrays, where it gave some."""
+        lane = self._take()
+        try:
+            return lane.infer(feeds, outputs)
+        finally:
+            self._give_back(lane)
+
+    def infer_on_device(self, call: DeviceCall) -> dict[str, Any]:
+        """Run once on arrays of the device, in the order of the caller's stream, which is not waited for."""
+        lane = self._take()
+        try:
+            return self._on_device[lane].infer(call)
+        finally:
+            self._give_back(lane)
+
+    def _take(self) -> Lane:
+        self._tickets.acquire()
+        if self._device is not None:  # each thread has a device of its own, and a caller may have changed it
+            self._here().cuda.set_device(self._device)
+        return self._free.pop()
+
+    def _give_back(self, lane: Lane) -> None:
+        self._free.append(lane)
+        self._tickets.release()
+
+    def _here(self) -> Opened:
+        assert self._opened is not None, "the session gives no calls after close"  # noqa: S101
+        return self._opened
+
+    def pipeline(self, slots: int) -> Pipeline:
+        """Make a pipeline with streams, buffers and contexts of its own; closed with the runner at the latest."""
+        made = Pipeline(self._here(), slots, self._copier)
+        self._pipelines.append(made)
+        return made
+
+    def profile(self, feeds: Arrays, runs: int) -> ProfileRecord:
+        """Time the parts of a call and the layers of the engine."""
+        return profile_calls(self._here(), feeds, runs)
+
+    def close(self) -> None:
+        """Wait for calls under way, and free everything."""
+        for _ in self._lanes:
+            self._tickets.acquire()
+        for pipeline in self._pipelines:
+            pipeline.close()
+        for lane in self._lanes:
+            lane.close()
+        self._lanes.clear()
+        self._on_device.clear()
+        self._free.clear()
+        self._copier.close()
+        if self._opened is not None:
+            self._opened.engine = None
+            self._opened = None
