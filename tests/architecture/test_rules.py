@@ -28,7 +28,10 @@ LAYERS = (
     ("fitting",),
     ("preparation",),
     ("steps",),
+    ("trtexec_spec",),
+    ("trtexec_queries",),
     ("pipeline",),
+    ("trtexec",),
     ("cli", "__main__"),
 )  # fmt: skip
 LEVEL = {name: level for level, names in enumerate(LAYERS) for name in names}
@@ -37,7 +40,7 @@ HOMES = {
     "click": ("cli/",),
     "rich_click": ("cli/",),
     "rich": ("cli/", "reports/"),
-    "onnxruntime": ("backends/onnxruntime.py",),
+    "onnxruntime": ("graph/precision/quantize.py", "backends/onnxruntime.py"),
     "openvino": ("backends/openvino.py",),
     "onnxscript": ("graph/passes/", "sources/pytorch/"),
     "torch": ("sources/torch_module.py", "sources/pytorch/"),

@@ -14,7 +14,7 @@ from enginery import __version__, errors, steps
 from enginery.cli.main import enginery as group
 from enginery.cli.main import main, main_inner
 
-COMMANDS = ("optimize", "export", "build", "inspect", "run", "verify", "bench", "doctor", "view")
+COMMANDS = ("optimize", "export", "build", "inspect", "run", "verify", "bench", "doctor", "view", "trtexec", "onnx2trt")
 
 
 def run(*words: str, **variables: str) -> subprocess.CompletedProcess[str]:

@@ -15,7 +15,7 @@ import click as plain_click
 import rich_click as click
 
 from enginery import __version__
-from enginery.cli import bench, build, doctor, export, inspect, optimize, run, verify, view
+from enginery.cli import bench, build, doctor, export, inspect, onnx2trt, optimize, run, trtexec, verify, view
 from enginery.errors import INTERRUPTED_EXIT_CODE, EngineryError, UnknownNameError, UsageError
 
 __all__ = ["Invocation", "main", "main_inner"]
@@ -78,7 +78,7 @@ def enginery(context: click.Context, *, verbose: bool) -> None:
         context.exit(UsageError.exit_code)
 
 
-for _command in (optimize, export, build, inspect, run, verify, bench, doctor, view):
+for _command in (optimize, export, build, inspect, run, verify, bench, doctor, view, trtexec, onnx2trt):
     enginery.add_command(_command.command)
 
 

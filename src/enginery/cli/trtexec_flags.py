@@ -124,8 +124,6 @@ _INFERENCE = (
     Flag("iterations", "N", "at least so many queries are measured (10)", sets="whole:iterations"),
     Flag("duration", "N", "measure at least so many seconds (3)", sets="number:duration_s"),
     Flag("warmUp", "N", "run for so many milliseconds first, uncounted (200)", sets="number:warmup_ms"),
-    Flag("sleepTime", "N", "wait so many milliseconds between the launch and the compute of a query (0)",
-         sets="number:sleep_ms"),
     Flag("idleTime", "N", "sleep so many milliseconds between two queries (0)", sets="number:idle_ms"),
     Flag("infStreams", "N", "so many queries at one time, each with a context and streams of its own (1)",
          ("streams",), sets="whole:streams"),
@@ -140,6 +138,7 @@ _INFERENCE = (
     Flag("weightStreamingBudget", "SIZE", "option weight_budget_mib: memory of the device for weights; -1 is "
          "TensorRT's own choice", versions="10-11"),
     Flag("timeDeserialize", "", "time the loading of the plan, and measure nothing else", sets="switch:only_load"),
+    *_refused("nothing is put between the launch of a query and its compute", "give --idleTime", "8-11", "sleepTime=N"),
     *_refused("buffers of host and device are apart here", _OUT, "8-11", "useManagedMemory"),
     *_refused("the profile is chosen by the shapes that are measured", "give --shapes", "10-11", "useProfile=N"),
     *_refused("this knob of the runtime is no option here", _OUT, "8-11", "persistentCacheRatio=R",
@@ -150,7 +149,8 @@ _INFERENCE = (
 )  # fmt: skip
 
 _REPORTS = (
-    Flag("verbose", "", "print also what each figure means"),
+    Flag("verbose", "", "show TensorRT's own log, and what each figure means; builds in this process",
+         sets="switch:verbose"),
     Flag("avgRuns", "N", "average over so many queries in the trace (10)", sets="whole:average_runs"),
     Flag("percentile", "P,P,...", "percentiles of each row (90,95,99)"),
     Flag("dumpOutput", "", "print the outputs of the last query", sets="switch:dump_output"),
@@ -161,10 +161,10 @@ _REPORTS = (
     Flag("dumpLayerInfo", "", "print the layers that were built", sets="switch:dump_layers"),
     Flag("exportLayerInfo", "FILE", "write the layers that were built as JSON", sets="export_layers"),
     Flag("exportTimes", "FILE", "write the times of each query as JSON, with trtexec's names", sets="export_times"),
-    Flag("dumpOptimizationProfile", "", "print the profiles of the engine", versions="10-11",
-         sets="switch:dump_profiles"),
     Flag("getPlanVersionOnly", "", "print the version that wrote the plan of --loadEngine", versions="8-11",
          sets="switch:only_version"),
+    *_refused("profiles are shown by another command", "run `enginery inspect ENGINE`", "10-11",
+              "dumpOptimizationProfile"),
     *_refused("raw bytes of outputs are written by another command", "run `enginery run ENGINE INPUT -o out.npz`",
               "10-11", "dumpRawBindingsToFile"),
     Flag("help", "", "print this", ("h",)),

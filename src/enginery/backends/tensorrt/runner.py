@@ -15,6 +15,7 @@ from enginery.backends.tensorrt.lanes import Lane
 from enginery.backends.tensorrt.on_device import OnDevice
 from enginery.backends.tensorrt.pipelining import Pipeline
 from enginery.backends.tensorrt.profiler import profile_calls
+from enginery.backends.tensorrt.queries import Measuring, Trace, measure_queries
 from enginery.records import ProfileRecord, TensorInfo
 
 __all__ = ["TensorRTRunner"]
@@ -102,6 +103,10 @@ class TensorRTRunner:
     def profile(self, feeds: Arrays, runs: int) -> ProfileRecord:
         """Time the parts of a call and the layers of the engine."""
         return profile_calls(self._here(), feeds, runs)
+
+    def measure(self, feeds: Arrays, how: Measuring) -> Trace:
+        """Measure queries one after another, as trtexec does."""
+        return measure_queries(self._here(), feeds, how)
 
     def close(self) -> None:
         """Wait for calls under way, and free everything."""
