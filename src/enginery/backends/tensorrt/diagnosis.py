@@ -6,6 +6,7 @@ stands before what follows from it.
 
 from __future__ import annotations
 
+import difflib
 import re
 from typing import TYPE_CHECKING
 
@@ -171,6 +172,9 @@ def diagnose(error: Exception, graph: ir.Model | None, library: Library) -> str 
         'an input has open axes and no shapes were given: give --shapes NAME=MIN..OPT..MAXx... for each'
     """
     del graph
+    if isinstance(error, AttributeError) and type(error.obj).__name__.startswith("INetworkDefinit"):
+        near = difflib.get_close_matches(error.name or "", [name for name in dir(error.obj) if name[0] != "_"], n=1)
+        return f"did you mean network.{near[0]}?" if near else "see TensorRT's own list of layers"
     return meaning_of(str(error), library)
 
 

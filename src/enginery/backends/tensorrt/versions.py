@@ -25,6 +25,7 @@ __all__ = [
     "Library",
     "ParserError",
     "capability_names",
+    "element_type",
     "lacks_kernels_for",
     "layer_metadata",
     "load_api",
@@ -111,6 +112,7 @@ FEATURES: Mapping[str, Feature] = {
     "ICudaEngine.weight_streaming_budget_v2": Feature("weights streamed from the host", "10.1+", "1.4+"),
     "ExecutionContextAllocationStrategy.USER_MANAGED": Feature("memory of the caller's", "10.0+", "1.4+"),
     "IExecutionContext.set_device_memory": Feature("memory of the caller's", "10.1+", "1.4+"),
+    "Runtime.engine_host_code_allowed": Feature("running a version-compatible plan", "8.6+", "1.4+"),
     "BuilderFlag.FP16": Feature("precision by a builder flag", "8.5-10.16", "1.4"),
     "BuilderFlag.INT8": Feature("precision by a builder flag", "8.5-10.16", "1.4"),
     "BuilderFlag.OBEY_PRECISION_CONSTRAINTS": Feature("precision by a layer's name", "8.5-10.16", "1.4"),
@@ -370,6 +372,13 @@ _TYPE_NAMES = {
     "UINT8": "UINT8", "FLOAT8E4M3FN": "FP8", "INT4": "INT4", "FLOAT4E2M1": "FP4", "FLOAT8E8M0": "E8M0",
 }  # fmt: skip
 """TensorRT's names of ONNX's element types. There are none for texts, 16-bit and unsigned integers, E5M2."""
+
+
+def element_type(api: Api, dtype: Any) -> str:
+    """Return our name of one of TensorRT's element types, such as ``float16`` for ``DataType.HALF``."""
+    name = next(name for name, member in api.module.DataType.__members__.items() if member == dtype)
+    plain = {"FLOAT": "float32", "HALF": "float16"}
+    return plain.get(name) or next((onnx for onnx, own in _TYPE_NAMES.items() if own == name), name).lower()
 
 
 def opset_ceiling(library: Library, version: str) -> int:
