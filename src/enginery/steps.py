@@ -26,7 +26,15 @@ from enginery.preparation import (
     reference_outputs,
 )
 from enginery.progress import Listener, Progress, listening, within
-from enginery.records import BenchRecord, DoctorRecord, ExportRecord, GraphRecord, ManifestRecord, VerifyRecord
+from enginery.records import (
+    BenchRecord,
+    DoctorRecord,
+    ExportRecord,
+    GraphRecord,
+    LayerRecord,
+    ManifestRecord,
+    VerifyRecord,
+)
 from enginery.sources import SOURCES, find_kind, opened
 from enginery.spec import (
     BenchSpec,
@@ -51,7 +59,7 @@ if TYPE_CHECKING:
     from enginery.inputs.base import Range
     from enginery.sources.base import Source
 
-__all__ = ["bench", "build", "doctor", "export", "inspect", "load", "run", "verify"]
+__all__ = ["bench", "build", "doctor", "export", "inspect", "inspect_layers", "load", "quantize", "run", "verify"]
 
 _JOB_LIMIT_S = 600.0
 _DEFAULT_BACKEND = "onnxruntime"
@@ -101,6 +109,61 @@ def export(
     return replace(prepared.export, nodes_simplified=simplified, dynamic_axes=dynamic)
 
 
+def quantize(
+    source: Any,
+    output: str | Path,
+    *,
+    data: str | Path,
+    method: str = "minmax",
+    exclude: Sequence[str] = (),
+    shapes: Mapping[str, Shape] | None = None,
+    example_inputs: Any = None,
+    progress: Progress | None = None,
+    **said: Unpack[SourceOptions],
+) -> ExportRecord:
+    """Turn a trained model into an ONNX file whose convolutions and matrix products read INT8.
+
+    The file is simplified first, and built like any other: ``build(output, ..., precision="int8")``.
+
+    Args:
+        source: as for `export`.
+        output: path of the ONNX file.
+        data: recorded inputs, a hundred real ones or more: the ranges follow from them.
+        method: how a range follows from the values: ``minmax``, ``entropy`` or ``percentile``.
+        exclude: names of nodes that stay as they are.
+        shapes: the profile of each input.
+        example_inputs: as for `export`.
+        progress: told what is going on.
+        said: what else is known of the source: see `enginery.spec.SourceSpec`.
+
+    Raises:
+        SourceError: the source cannot be taken.
+        DataError: no range follows from the data.
+        GraphError: the graph cannot be quantised.
+        OutputError: `output` cannot be written.
+    """
+    from enginery.fitting import with_open_dims
+    from enginery.graph import base, files
+    from enginery.inputs.recorded import load_data
+
+    output = Path(output)
+    if output.suffix != ".onnx":
+        raise UsageError(f"{output} is no name for an ONNX file", mend=f"name it {output.with_suffix('.onnx')}")
+    progress = progress or Progress()
+    progress.plan(("export", 5.0), ("simplify", 5.0), ("quantize", 10.0))
+    asked = SourceSpec.of(example_inputs, **said)
+    with staging(output.resolve()) as folder, opened(source, asked) as found:
+        prepared = prepare(found, folder, shapes=shapes, simplify=True, progress=progress)
+        cases = load_data(data, with_open_dims(prepared.inputs, progress.say), say=progress.say)
+        with progress.step("quantize"):
+            batches = [case.feeds for case in cases]
+            model = files.load(prepared.path)
+            quantised = base.quantize(model, batches, method=method, exclude=exclude, say=progress.say)
+            files.save(quantised, output)
+    simplified = prepared.simplify.nodes_after if prepared.simplify is not None else None
+    return replace(prepared.export, nodes_simplified=simplified)
+
+
 def build(
     source: Any,
     output: str | Path,
@@ -110,6 +173,7 @@ def build(
     precision: str = "fp32",
     options: Mapping[str, Option] | None = None,
     profiles: Sequence[Mapping[str, Shape]] = (),
+    values: Mapping[str, Shape] | None = None,
     plan: PrecisionPlan | None = None,
     example_inputs: Any = None,
     simplify: bool = True,
@@ -128,6 +192,7 @@ def build(
         precision: one of `enginery.spec.PRECISIONS`.
         options: the backend's own.
         profiles: narrower profiles inside `shapes`, on a backend that has several.
+        values: the range of the values of each input that holds sizes, an axis for each element.
         plan: precision of single nodes; None where all are `precision`.
         example_inputs: as for `export`.
         simplify: whether to simplify the graph first.
@@ -152,7 +217,7 @@ def build(
     if backend is not None:
         backends.get_available(backend)
     storage.refuse_to_replace(output)
-    spec = BuildSpec(dict(shapes or {}), precision, dict(options or {}), tuple(profiles), plan=plan)
+    spec = BuildSpec(dict(shapes or {}), precision, dict(options or {}), tuple(profiles), dict(values or {}), plan)
     asked = SourceSpec.of(example_inputs, **said)
     with staging(output.resolve()) as folder, opened(source, asked) as found:
         backend = _choose_backend(found, backend)
@@ -314,6 +379,17 @@ def inspect(path: str | Path) -> ManifestRecord | GraphRecord:
         storage.check_files(path, manifest.files)
         return manifest
     return replace(summarise(files.load(path)), sha256=files.hash_model(path))
+
+
+def inspect_layers(path: str | Path) -> tuple[LayerRecord, ...]:
+    """List the layers of an engine as its backend built them: kinds, precisions, formats, nodes and modules.
+
+    Raises:
+        EngineFolderError: the folder is no whole engine, or its backend tells no layers.
+    """
+    manifest = storage.read_manifest(Path(path))
+    storage.check_files(Path(path), manifest.files)
+    return storage.read_layers(Path(path))
 
 
 def doctor() -> DoctorRecord:

@@ -20,11 +20,12 @@ from enginery.errors import (
     OutputError,
     OutputExistsError,
 )
-from enginery.plain import from_json, to_json
-from enginery.records import SCHEMA, FileRecord, ManifestRecord
+from enginery.plain import from_json, from_plain, to_json
+from enginery.records import SCHEMA, FileRecord, LayerRecord, ManifestRecord
 from enginery.staging import staging, swap, writing
 
 __all__ = [
+    "LAYERS",
     "MANIFEST",
     "adopt_folder",
     "check_files",
@@ -33,6 +34,7 @@ __all__ = [
     "keep_records",
     "new_file",
     "new_folder",
+    "read_layers",
     "read_manifest",
     "record_files",
     "refuse_inside_engine",
@@ -42,6 +44,10 @@ __all__ = [
 ]
 
 MANIFEST = "engine.json"
+
+LAYERS = "layers.json"
+"""The layers of an engine, a list of `enginery.records.LayerRecord`, where its backend tells them."""
+
 _CHUNK_BYTES = 1 << 20
 
 
@@ -152,6 +158,28 @@ def read_manifest(folder: Path) -> ManifestRecord:
         return from_json(ManifestRecord, text)
     except ManifestError as error:
         raise ManifestError(f"{folder / MANIFEST} is damaged: {error.message}", mend=error.mend) from error
+
+
+def read_layers(folder: Path) -> tuple[LayerRecord, ...]:
+    """Read what an engine is made of, in its own order.
+
+    Raises:
+        EngineFolderError: its backend kept no such list.
+        ManifestError: the list is damaged.
+    """
+    file = Path(folder) / LAYERS
+    if not file.is_file():
+        mend = (
+            "TensorRT's engines have one; of others, `enginery inspect` shows how many operators run in each precision"
+        )
+        raise EngineFolderError(f"{folder} does not list its layers: it holds no {LAYERS}", mend=mend)
+    try:
+        listed = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ManifestError(f"{file} is damaged: {error}", mend="build the engine again") from error
+    if not isinstance(listed, list):
+        raise ManifestError(f"{file} is damaged: it holds no list", mend="build the engine again")
+    return tuple(from_plain(LayerRecord, one) for one in listed)
 
 
 def _check_schema(file: Path, text: str) -> None:

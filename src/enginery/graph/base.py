@@ -25,6 +25,7 @@ __all__ = [
     "Part",
     "Partition",
     "Weight",
+    "activation_bytes",
     "all_graphs",
     "all_nodes",
     "apply_plan",
@@ -40,12 +41,14 @@ __all__ = [
     "normalise",
     "partition",
     "save_model",
+    "sized_by_data",
     "sizes_of",
     "skeleton",
     "tensor_info",
     "tensor_infos",
     "type_name",
     "with_outputs",
+    "working_copy",
 ]
 
 LAYOUT = "enginery.layout"
@@ -274,6 +277,32 @@ def partition(model: ir.Model, supported: Callable[[ir.Node], bool], min_nodes: 
     return cut(model, supported, MIN_NODES if min_nodes is None else min_nodes)
 
 
+def activation_bytes(model: ir.Model, sizes: Mapping[str, Sequence[int]]) -> int | None:
+    """Estimate the memory of the tensors between nodes; see `enginery.graph.parts.memory.activation_bytes`."""
+    from enginery.graph.parts.memory import activation_bytes as estimate
+
+    return estimate(model, sizes)
+
+
+def sized_by_data(model: ir.Model) -> tuple[ir.Node, ...]:
+    """Return the nodes whose output's size depends on what the inputs hold, and not on such an input's own size."""
+    from enginery.graph.parts.dependence import study
+
+    unknown = study(model.graph).sized_by_data
+    return tuple(
+        node
+        for node in model.graph
+        if not unknown.isdisjoint(node.outputs) and unknown.isdisjoint(value for value in node.inputs if value)
+    )
+
+
+def working_copy(model: ir.Model) -> ir.Model:
+    """Return a copy whose nodes are in order, needed and named, and whose shapes were inferred."""
+    from enginery.graph.parts.extract import working_copy as copy
+
+    return copy(model)[0]
+
+
 def inner_nodes(node: ir.Node) -> Iterator[ir.Node]:
     """Yield the nodes in a node's subgraphs, at any depth."""
     from enginery.graph.parts.dependence import subgraphs
@@ -368,6 +397,36 @@ def module_path(node: ir.Node) -> str:
     from enginery.graph.modules import module_parts
 
     return ".".join(module_parts(node))
+
+
+def quantize(
+    model: ir.Model,
+    batches: Sequence[Mapping[str, Array]],
+    *,
+    method: str = "minmax",
+    exclude: Sequence[str] = (),
+    say: Callable[[str], None] | None = None,
+) -> ir.Model:
+    """Return a graph whose convolutions and matrix products read INT8, by ranges seen on recorded inputs.
+
+    The nodes keep names and modules; QuantizeLinear and DequantizeLinear stand before them, signed and symmetric, with
+    a scale for each channel of a weight, as TensorRT takes them.
+
+    Args:
+        model: float32, at opset 13 or later; not changed.
+        batches: arrays of real inputs by name, a dict for each call.
+        method: how a range follows from the values: ``minmax``, ``entropy`` or ``percentile``.
+        exclude: names of nodes that stay as they are.
+        say: told what was done.
+
+    Raises:
+        UnknownNameError: there is no such method or node.
+        DataError: no range follows from the data.
+        GraphError: the graph cannot be quantised.
+    """
+    from enginery.graph.precision.quantize import quantize as quantise
+
+    return quantise(model, batches, method=method, exclude=exclude, say=say)
 
 
 def save_model(model: ir.Model, path: Path) -> None:

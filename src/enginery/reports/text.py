@@ -6,6 +6,7 @@ from enginery.reports.bench_report import bench_text
 from enginery.reports.doctor_report import doctor_text
 from enginery.reports.engine_report import build_text, engine_text
 from enginery.reports.graph_report import export_text, graph_text
+from enginery.reports.layers_report import layers_text
 from enginery.reports.layout import PLAIN, Style
 from enginery.reports.optimize_report import next_steps_text, optimize_text
 from enginery.reports.outputs_report import outputs_text
@@ -20,6 +21,7 @@ __all__ = [
     "engine_text",
     "export_text",
     "graph_text",
+    "layers_text",
     "next_steps_text",
     "optimize_text",
     "outputs_text",

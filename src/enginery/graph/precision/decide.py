@@ -122,9 +122,9 @@ class Types:
         """Say whether everything that reads a node's outputs reads float32."""
         readers = [use for value in node.outputs for use in value.uses()]
         ends = [value for value in node.outputs if value.is_graph_output()]
-        return bool(readers or ends) and all(
-            use.node in spared or self.want(use.node, use.idx) in (self.full, None) for use in readers
-        ) and all(value.graph is not None and self.want_of_output(value.graph) == self.full for value in ends)  # fmt: skip
+        read = [None if use.node in spared else self.want(use.node, use.idx) for use in readers]
+        read += [self.want_of_output(value.graph) for value in ends if value.graph is not None]
+        return bool(read) and all(dtype in (self.full, None) for dtype in read)
 
     def _follow_quantisers(self) -> None:
         """Give casts, constants and dequantisers the type that is read, and quantisers the one that is there."""
