@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import re
 import threading
 import types
@@ -97,14 +98,39 @@ def test_of_very_many_verbose_lines_the_newest_are_kept(log, monkeypatch):
     assert len(log.lines) <= 21
 
 
-def test_a_copy_on_disk_has_every_line(log, tmp_path):
+def test_a_copy_on_disk_has_every_line(log, monkeypatch, tmp_path):
     """What was said before the file was opened stands in it too, and what comes after it was closed does not."""
+    monkeypatch.setenv("ENGINERY_CACHE", str(tmp_path))
     log.take("INFO", "before")
-    with log.copied_to(tmp_path / "build.log"):
+    with log.kept():
         log.take("VERBOSE", "within")
     log.take("INFO", "after")
-    written = [re.sub(r"[\d.]+", "N", line) for line in (tmp_path / "build.log").read_text().splitlines()]
+    written = [re.sub(r"[\d.]+", "N", line) for line in log.path.read_text().splitlines()]
     assert written == ["[   N] INFO: before", "[   N] VERBOSE: within"]
+    assert log.path.parent == tmp_path / "logs"
+
+
+def test_the_newest_copies_stay(log, monkeypatch, tmp_path):
+    """Each build has a file of its own, and old ones go."""
+    monkeypatch.setenv("ENGINERY_CACHE", str(tmp_path))
+    paths = []
+    for at in range(8):
+        with log.kept():
+            log.take("INFO", f"build {at}")
+        paths.append(log.path)
+        os.utime(log.path, (at, at))
+    assert len(set(paths)) == 8
+    assert set((tmp_path / "logs").iterdir()) == set(paths[-5:])
+
+
+def test_a_copy_that_cannot_be_written_is_a_note(log, monkeypatch, tmp_path):
+    """A build is not lost for it."""
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("ENGINERY_CACHE", str(tmp_path / "file"))
+    with log.kept():
+        log.take("INFO", "within")
+    assert log.path is None
+    assert "the full log of TensorRT was not kept" in log.notes()[0]
 
 
 @pytest.mark.parametrize(

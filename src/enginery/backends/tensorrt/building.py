@@ -167,8 +167,9 @@ class Construction:
         said = self.log.errors() or (self.log.tail(5),)
         mend = next((found for text in said if (found := meaning_of(text, self.api.library))), "")
         text = "\n  ".join(dict.fromkeys(line.strip() for line in (*said, *nodes_named(said, graph))))
+        where = f"\n  (its full log: {self.log.path})" if self.log.path is not None else ""
         return BuildError(
-            f"{label} built no engine:\n  {text}",
+            f"{label} built no engine:\n  {text}{where}",
             mend=mend or "the text above is its own; try --option optimization_level=2, or another backend",
         )
 

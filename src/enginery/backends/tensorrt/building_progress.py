@@ -49,6 +49,7 @@ def following(
     follower = _Follower(listener(), expected_s)
     begun = time.monotonic()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(log.kept())
         stack.callback(follower.raise_what_stopped)
         if api.find("IProgressMonitor") is not None:
             stack.enter_context(_monitored(api, config, follower))
@@ -56,6 +57,7 @@ def following(
             stack.enter_context(_read_from(log, follower, int(config.num_optimization_profiles)))
         stack.enter_context(_interrupts_kept_by(follower))
         yield
+        follower.tell(1.0, "built", at_once=True)
     if work is not None:
         try:
             history.remember(work, time.monotonic() - begun)
@@ -74,12 +76,15 @@ class _Follower:
         self._told_at = float("-inf")
         self._lock = threading.Lock()
 
-    def tell(self, fraction: float, phase: str) -> bool:
-        """Announce; say whether the build should go on. TensorRT's threads call it, so nothing is raised here."""
+    def tell(self, fraction: float, phase: str, *, at_once: bool = False) -> bool:
+        """Announce, unless it was done just now; say whether the build should go on.
+
+        TensorRT's threads call it, so nothing is raised here.
+        """
         with self._lock:
             self._furthest = max(self._furthest, min(fraction, 1.0))
             now = time.monotonic()
-            if self.stopped is None and self._hear is not None and now - self._told_at >= _EVERY_S:
+            if self.stopped is None and self._hear is not None and (at_once or now - self._told_at >= _EVERY_S):
                 self._told_at = now
                 try:
                     self._hear(Advance(self._furthest, phase[:_PHASE], self._expected_s))

@@ -8,6 +8,7 @@ one that its thread is `taking`, else the newest that its thread made, else (a t
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import os
 import threading
@@ -20,12 +21,15 @@ from typing import Any
 
 from enginery.backends.tensorrt.log_words import is_noise, translate
 from enginery.backends.tensorrt.versions import Api
+from enginery.caches import cache_folder
 
 __all__ = ["BuildLog", "LogLine"]
 
 _LOG = logging.getLogger("enginery.tensorrt")
 _ERRORS = ("ERROR", "INTERNAL_ERROR")
 _VERBOSE_KEPT = 20_000
+_FILES_KEPT = 5
+_SERIAL = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,8 @@ class LogLine:
 class BuildLog:
     """What TensorRT says while one engine is built, or opened.
 
-    Its ``followers`` are called with each line as it comes; its ``own_notes`` take what Enginery has to add.
+    Its ``followers`` are called with each line as it comes; its ``own_notes`` take what Enginery has to add; ``path``
+    is the file that has every line, where it is `kept`.
 
     Args:
         api: the library whose log it is.
@@ -67,6 +72,7 @@ class BuildLog:
         self.api = api
         self.followers: list[Callable[[LogLine], None]] = []
         self.own_notes: list[str] = []
+        self.path: Path | None = None
         self._begun = time.monotonic()
         self._lock = threading.Lock()
         self._lines: list[LogLine] = []
@@ -97,7 +103,7 @@ class BuildLog:
     def notes(self) -> tuple[str, ...]:
         """Say in a few sentences what a user should know: `own_notes`, then what the lines mean."""
         said = [(line.severity, line.text) for line in self.lines if line.severity != "VERBOSE"]
-        return (*self.own_notes, *translate(said, self.api.library.label))
+        return (*self.own_notes, *translate(said, self.api.library.label, str(self.path or "the build's log")))
 
     @contextlib.contextmanager
     def taking(self) -> Iterator[None]:
@@ -106,23 +112,37 @@ class BuildLog:
             yield
 
     @contextlib.contextmanager
-    def copied_to(self, path: Path) -> Iterator[None]:
-        """Write every line into a file as well, as it comes: there it outlives a crash of the process.
+    def kept(self) -> Iterator[None]:
+        """Write every line into a file of the user's cache folder as well, as it comes: it outlives a crash.
 
-        Raises:
-            OSError: the file cannot be written.
+        The newest few of such files stay. Where none can be written, that is a note.
         """
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         try:
-            with self._lock:
-                for line in self._lines:
-                    _write(handle, line)
-                self._file = handle
+            handle = os.open(self._new_path(), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        except OSError as error:
+            self.path = None
+            self.own_notes.append(f"the full log of {self.api.library.label} was not kept: {error}")
+            yield
+            return
+        with self._lock:
+            for line in self._lines:
+                _write(handle, line)
+            self._file = handle
+        _LOG.info("the full log of %s is %s", self.api.library.label, self.path)
+        try:
             yield
         finally:
             with self._lock:
                 self._file = None
             os.close(handle)
+
+    def _new_path(self) -> Path:
+        folder = cache_folder("logs")
+        for old in sorted(folder.glob("*.log"), key=lambda file: file.stat().st_mtime)[: 1 - _FILES_KEPT]:
+            old.unlink(missing_ok=True)
+        when = f"{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}-{next(_SERIAL)}"
+        self.path = folder / f"{self.api.library.module}-{self.api.version}-{when}.log"
+        return self.path
 
     def take(self, severity: str, text: str) -> None:
         """Keep one line; TensorRT's threads call it through the logger."""

@@ -94,6 +94,8 @@ _MEANINGS = (
 )  # fmt: skip
 
 _BESIDE = (
+    # Every session compares element types anyway.
+    re.compile(r"make sure (input|output) \S+ has int64 binding", re.IGNORECASE),
     # The second line of a pair: the first one says which kernel, and is counted.
     re.compile(r"tactic device request: .*device memory is insufficient to use tactic", re.IGNORECASE),
     re.compile(r"try decreasing the workspace size with ibuilderconfig", re.IGNORECASE),
@@ -116,12 +118,13 @@ def is_noise(text: str) -> bool:
     return _FALSE_ALARM.search(text) is not None
 
 
-def translate(lines: Iterable[tuple[str, str]], label: str) -> tuple[str, ...]:
+def translate(lines: Iterable[tuple[str, str]], label: str, where: str = "the build's log") -> tuple[str, ...]:
     """Turn lines of severity and text into a few notes, in the order in which each first came.
 
     Args:
         lines: severity by TensorRT's name, and the text; below WARNING nothing is told.
         label: what the library is called.
+        where: what to say of where all lines are.
 
     Example:
         >>> translate([("WARNING", "CUDA lazy loading is not enabled.")], "TensorRT")
@@ -140,7 +143,7 @@ def translate(lines: Iterable[tuple[str, str]], label: str) -> tuple[str, ...]:
         else:
             meaning, match = found
             known.setdefault(meaning.note, []).append(match.groupdict().get("name") or "")
-    return tuple(_filled(note, names) for note, names in known.items()) + _quoted(unknown, label)
+    return tuple(_filled(note, names) for note, names in known.items()) + _quoted(unknown, label, where)
 
 
 def _filled(note: str, names: list[str]) -> str:
@@ -153,7 +156,7 @@ def _filled(note: str, names: list[str]) -> str:
     )  # fmt: skip
 
 
-def _quoted(unknown: dict[str, list[str]], label: str) -> tuple[str, ...]:
+def _quoted(unknown: dict[str, list[str]], label: str, where: str) -> tuple[str, ...]:
     """Tell lines that nobody has translated: each kind once, with its count."""
     told = []
     for key, texts in list(unknown.items())[:_GROUPS_SHOWN]:
@@ -164,7 +167,7 @@ def _quoted(unknown: dict[str, list[str]], label: str) -> tuple[str, ...]:
         told.append(f"{label} {said}{times}: {line}")
     rest = list(unknown.values())[_GROUPS_SHOWN:]
     if rest:
-        told.append(f"{label} said {sum(map(len, rest))} more lines, of {len(rest)} kinds: see the build's log")
+        told.append(f"{label} said {sum(map(len, rest))} more lines, of {len(rest)} kinds: see {where}")
     return tuple(told)
 
 
