@@ -39,6 +39,8 @@ def test_a_step_that_tells_how_far_it_is_corrects_what_was_expected(monkeypatch)
         progress.advanced(Advance(0.0, "reading", expected_s=60.0))
         assert progress.remaining_s() == pytest.approx(60.0)
         now[0] = 10.0
+        assert progress.remaining_s() == pytest.approx(50.0), "a library that is silent is not stuck"
+        assert step.fraction(now[0]) == pytest.approx(1 / 6)
         progress.advanced(Advance(0.5, "timing", expected_s=20.0))
         assert progress.remaining_s() == pytest.approx(10.0)
         progress.advanced(Advance(0.9, "timing", expected_s=1000.0))

@@ -109,8 +109,22 @@ class Step:
             return None
         spent, done = now - self.started, self.advance.fraction
         expected = self.advance.expected_s if self.advance.expected_s is not None else self.expected_s
-        by_pace = spent / done if done > 0 else expected
-        return spent + (1 - done) * (done * by_pace + (1 - done) * max(expected, spent))
+        left = max(expected - spent, 0.0)
+        if done <= 0:
+            return spent + left
+        trust = (1 - done) ** 2
+        return spent + trust * left + (1 - trust) * spent * (1 - done) / done
+
+    def fraction(self, now: float) -> float | None:
+        """Return how much of it is done, 0 to 1; None where it does not say.
+
+        A library is silent for long in its longest phases; what earlier ones took goes on meanwhile.
+        """
+        total = self.total_s(now)
+        if total is None or self.advance is None or self.started is None:
+            return None
+        by_time = (now - self.started) / total if self.advance.expected_s is not None and total > 0 else 0.0
+        return max(self.advance.fraction, min(by_time, 0.99))
 
 
 @dataclass

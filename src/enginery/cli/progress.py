@@ -26,9 +26,10 @@ def progress_for(stream: TextIO) -> PlainProgress | TerminalProgress:
 
 def shown(step: Step) -> str:
     """Write a step's name and, where it tells, how far it is, such as ``build tensorrt: 43 % (timing conv1)``."""
-    if step.advance is None:
+    fraction = step.fraction(time.monotonic())
+    if step.advance is None or fraction is None:
         return step.name
-    return f"{step.name}: {100 * step.advance.fraction:.0f} % ({step.advance.phase})"
+    return f"{step.name}: {100 * fraction:.0f} % ({step.advance.phase})"
 
 
 class _Shown(Progress):

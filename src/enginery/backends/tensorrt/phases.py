@@ -77,7 +77,7 @@ class Phases:
             for outer in self._running.values():
                 if outer.begin <= phase.begin and phase.end <= outer.end:
                     outer.at = max(outer.at, phase.end)
-            self.current = next(reversed(self._running), "")
+            self.current = next(reversed(self._running), "finishing")
             self._reach(phase.end)
 
     def _span_within(self, outer: _Phase, parent: str, name: str) -> tuple[float, float]:
