@@ -165,8 +165,8 @@ class Construction:
     def _failure(self, graph: ir.Model) -> BuildError:
         label = f"{self.api.library.label} {self.api.version}"
         said = self.log.errors() or (self.log.tail(5),)
-        mend = next((found for text in said if (found := meaning_of(text, self.api.library))), "")
         text = "\n  ".join(dict.fromkeys(line.strip() for line in (*said, *nodes_named(said, graph))))
+        mend = meaning_of(text, self.api.library)
         where = f"\n  (its full log: {self.log.path})" if self.log.path is not None else ""
         return BuildError(
             f"{label} built no engine:\n  {text}{where}",

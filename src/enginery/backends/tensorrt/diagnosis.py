@@ -19,7 +19,10 @@ __all__ = ["diagnose", "meaning_of"]
 
 _ON_RTX: tuple[tuple[str, str], ...] = (
     (
-        r"(?P<op>NonZero|NonMaxSuppression|nms_\d+)\b.*(?:was not found|has no runners)",
+        (
+            r"(?s)(?:has no runners|was not found).*\((?:NonZero|NonMaxSuppression)\b|NonZero plugin|"
+            r"\((?:NonZero|NonMaxSuppression)\b.*(?:has no runners|was not found)"
+        ),
         (
             "TensorRT-RTX runs no operator whose outputs' sizes depend on data: cut it off the graph, build with "
             "TensorRT, or --option partition=auto"
