@@ -18,7 +18,7 @@ from enginery.backends.base import Definition, Design
 from enginery.errors import UnknownNameError, WorkerError
 from enginery.machine import describe_machine
 from enginery.plain import from_plain
-from enginery.records import ManifestRecord, VerifyRecord
+from enginery.records import DryRunRecord, ManifestRecord, VerifyRecord
 from enginery.spec import BuildSpec, VerifySpec
 from enginery.worker_loop import Job, serve
 
@@ -66,6 +66,21 @@ def build(state: dict[str, Any], arguments: Mapping[str, Any]) -> ManifestRecord
         notes=arguments["notes"],
     )
     return built.manifest
+
+
+def examine(state: dict[str, Any], arguments: Mapping[str, Any]) -> DryRunRecord:
+    """Say what would become of a build of the file ``design``; nothing is built."""
+    del state
+    from enginery.backends.dry_run import dry_run
+    from enginery.graph import files
+
+    return dry_run(
+        files.load(arguments["design"]),
+        from_plain(BuildSpec, arguments["spec"]),
+        backend=arguments["backend"],
+        source=arguments["source"],
+        notes=arguments["notes"],
+    )
 
 
 def open_engine(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,6 +164,7 @@ def close(state: dict[str, Any], arguments: Mapping[str, Any]) -> None:
 JOBS: dict[str, Job] = {
     "probe": probe,
     "build": build,
+    "examine": examine,
     "open": open_engine,
     "verify": verify,
     "first": first,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from enginery import backends
 from enginery.backends.base import Design
 from enginery.errors import InputError, UsageError
 from enginery.evaluation import Evaluator
@@ -27,6 +28,7 @@ __all__ = [
     "Prepared",
     "bench_case",
     "builder_of",
+    "choose_backend",
     "make_cases",
     "make_design",
     "network_design",
@@ -34,6 +36,9 @@ __all__ = [
     "reference_of",
     "reference_outputs",
 ]
+
+
+_DEFAULT_BACKEND = "onnxruntime"
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,24 @@ class CaseSet:
 def builder_of(source: Source) -> str | None:
     """Return the name of the one backend that can build a source; None where any that reads graphs can."""
     return source.backend if isinstance(source, HandBuilt) else None
+
+
+def choose_backend(source: Source, asked: str | None) -> str:
+    """Return the backend to build with: a hand-built network has one of its own.
+
+    Raises:
+        UsageError: another one was asked for.
+        BackendUnavailableError: its library is not here.
+    """
+    own = builder_of(source)
+    if own is not None and asked not in (None, own):
+        raise UsageError(
+            f"the {source.label} is built by hand for {own}, so {asked} cannot build it",
+            mend=f"leave the backend out, or give {own}; or build its reference with {asked}",
+        )
+    chosen = own or asked or _DEFAULT_BACKEND
+    backends.get_available(chosen)
+    return chosen
 
 
 def reference_of(source: Source) -> Source:

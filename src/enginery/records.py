@@ -20,7 +20,9 @@ __all__ = [
     "CheckRecord",
     "DoctorRecord",
     "DoctorRow",
+    "DryRunRecord",
     "ExportRecord",
+    "FindingRecord",
     "GraphRecord",
     "LayerRecord",
     "LayerTimeRecord",
@@ -220,6 +222,54 @@ class PartRecord:
     size_bytes: int
     handed_over_bytes: int | None = None
     notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class FindingRecord:
+    """Something that matters before a build.
+
+    Args:
+        severity: ``refused`` (it will not build), ``moved`` (another backend would run it), ``unsure`` (it may not
+            build), or ``note``.
+        subject: the node or tensor that it is about; empty where it is about the whole.
+        text: what was found.
+        mend: what to do; may be empty.
+    """
+
+    severity: str
+    subject: str
+    text: str
+    mend: str = ""
+
+
+@dataclass(frozen=True)
+class DryRunRecord:
+    """What would become of a build, as far as can be told without one.
+
+    Args:
+        nodes: of the graph that would be built.
+        findings: the worst first.
+        parts: how the graph would be shared with another backend; empty where it need not be, or cannot.
+        weights_bytes: of all constants, as they are in the graph.
+        activation_bytes: most memory that tensors between nodes take at the max sizes, estimated in the graph's own
+            types; None where sizes are not known.
+    """
+
+    source: str
+    backend: str
+    backend_version: str
+    precision: str
+    nodes: int
+    findings: tuple[FindingRecord, ...]
+    parts: tuple[PartRecord, ...]
+    weights_bytes: int
+    activation_bytes: int | None
+    schema: int = SCHEMA
+
+    @property
+    def converts(self) -> bool:
+        """Whether nothing was found that will not build."""
+        return all(finding.severity != "refused" for finding in self.findings)
 
 
 @dataclass(frozen=True)

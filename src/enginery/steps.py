@@ -18,7 +18,7 @@ from enginery.machine import describe_machine
 from enginery.preparation import (
     Prepared,
     bench_case,
-    builder_of,
+    choose_backend,
     make_cases,
     make_design,
     prepare,
@@ -57,12 +57,10 @@ if TYPE_CHECKING:
     from enginery.backends.engine import Engine
     from enginery.backends.session import Session
     from enginery.inputs.base import Range
-    from enginery.sources.base import Source
 
 __all__ = ["bench", "build", "doctor", "export", "inspect", "inspect_layers", "load", "quantize", "run", "verify"]
 
 _JOB_LIMIT_S = 600.0
-_DEFAULT_BACKEND = "onnxruntime"
 
 
 def export(
@@ -220,7 +218,7 @@ def build(
     spec = BuildSpec(dict(shapes or {}), precision, dict(options or {}), tuple(profiles), dict(values or {}), plan)
     asked = SourceSpec.of(example_inputs, **said)
     with staging(output.resolve()) as folder, opened(source, asked) as found:
-        backend = _choose_backend(found, backend)
+        backend = choose_backend(found, backend)
         design = make_design(found, folder, shapes=shapes, simplify=simplify, in_process=in_process, progress=progress)
         limits = backends.get(backend).capabilities(describe_machine()).opsets
         design = Fitter(folder, spec.shapes, progress).fit(design, limits)
@@ -410,24 +408,6 @@ def _check_names(engine: str, manifest: ManifestRecord, prepared: Prepared) -> N
                 f"{', '.join(others)}: they are compared by name",
                 mend=f"give them one name each, or name what {engine} was built from ({manifest.source})",
             )
-
-
-def _choose_backend(source: Source, asked: str | None) -> str:
-    """Return the backend to build with: a hand-built network has one of its own.
-
-    Raises:
-        UsageError: another one was asked for.
-        BackendUnavailableError: its library is not here.
-    """
-    own = builder_of(source)
-    if own is not None and asked not in (None, own):
-        raise UsageError(
-            f"the {source.label} is built by hand for {own}, so {asked} cannot build it",
-            mend=f"leave the backend out, or give {own}; or build its reference with {asked}",
-        )
-    chosen = own or asked or _DEFAULT_BACKEND
-    backends.get_available(chosen)
-    return chosen
 
 
 def _build_at(

@@ -27,7 +27,7 @@ LAYERS = (
     ("evaluation",),
     ("fitting",),
     ("preparation",),
-    ("steps",),
+    ("steps", "dry_running"),
     ("trtexec_spec",),
     ("trtexec_queries",),
     ("pipeline",),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from enginery.graph.base import OpsetLimits
 from enginery.records import (
+    FindingRecord,
     GraphRecord,
     MachineRecord,
     ManifestRecord,
@@ -37,6 +38,7 @@ __all__ = [
     "Definition",
     "Design",
     "DeviceRunner",
+    "Examiner",
     "Feeds",
     "NetworkBuilder",
     "Runner",
@@ -84,6 +86,7 @@ class Capabilities:
         max_opsets: highest versions of other operator sets by domain, such as ``ai.onnx.ml``; any of one not named.
         dynamic_shapes: whether one engine may take several shapes.
         unsupported: operators of the graph that it cannot run, where it can say so before building.
+        profiles: whether it is built for several profiles, and for ranges of values of an input that holds sizes.
     """
 
     precisions: frozenset[str]
@@ -93,6 +96,7 @@ class Capabilities:
     max_opsets: Mapping[str, int] = field(default_factory=dict)
     dynamic_shapes: bool = True
     unsupported: tuple[str, ...] = ()
+    profiles: bool = False
 
     @property
     def opsets(self) -> OpsetLimits:
@@ -294,6 +298,21 @@ class Backend(Protocol):
 
     def diagnose(self, error: Exception, graph: ir.Model | None) -> str | None:
         """Say what another tool's failure probably means and what to do, or None."""
+        ...
+
+
+@runtime_checkable
+class Examiner(Protocol):
+    """What a backend has besides, where it can say before a build what will not convert."""
+
+    shares: bool
+    """Whether it leaves to another backend what it cannot run, where ``partition=auto`` is asked for."""
+
+    def examine(self, graph: ir.Model, spec: BuildSpec) -> tuple[FindingRecord, ...]:
+        """Say what of a graph cannot be built, or may not be, without building it. Nodes have names then.
+
+        What every backend has in common is looked at already: the precision, the operator sets and the profiles.
+        """
         ...
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import rich_click as click
 
 from enginery.cli import options
+from enginery.errors import BuildError
 from enginery.spec import Option, Shape
 
 __all__ = ["command"]
@@ -14,9 +15,14 @@ __all__ = ["command"]
 
 @click.command("build", cls=options.SourceCommand)
 @click.argument("source")
-@options.output("FOLDER", "The engine folder to write; an engine that stands there is replaced.", required=True)
+@options.output("FOLDER", "The engine folder to write; an engine that stands there is replaced.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would not convert, and build nothing; exit code 42 where it would not."
+)
 @options.backend
 @options.shapes
+@options.profiles
+@options.values
 @options.source_options
 @options.precision
 @options.option
@@ -27,9 +33,12 @@ __all__ = ["command"]
 def command(
     source: str,
     *,
-    output: str,
+    output: str | None,
+    dry_run: bool,
     backend: str | None,
     shapes: dict[str, Shape],
+    profiles: tuple[dict[str, Shape], ...],
+    values: dict[str, Shape],
     precision: str,
     options: dict[str, Option],
     simplify: bool,
@@ -44,13 +53,32 @@ def command(
 
     Example: enginery build model.onnx -o model.engine --backend openvino --option threads=2
     """
+    asked: dict[str, Any] = {
+        "backend": backend, "shapes": shapes, "profiles": profiles, "values": values, "precision": precision,
+        "options": options, "simplify": simplify, "in_process": in_process, "limit_s": limit_s, **said_of_source,
+    }  # fmt: skip
+    if dry_run:
+        _dry_run(source, asked, as_json=as_json)
+        return
+    if output is None:
+        raise click.UsageError("Missing option '-o' / '--output'.")
     from enginery import steps
     from enginery.cli.output import emit, working
     from enginery.reports.text import build_text
 
     with working() as progress:
-        engine = steps.build(
-            source, output, backend=backend, shapes=shapes, precision=precision, options=options, simplify=simplify,
-            in_process=in_process, limit_s=limit_s, progress=progress, **said_of_source,
-        )  # fmt: skip
+        engine = steps.build(source, output, progress=progress, **asked)
     emit(engine.manifest, lambda style: build_text(engine.manifest, output, style), as_json=as_json)
+
+
+def _dry_run(source: str, asked: dict[str, Any], *, as_json: bool) -> None:
+    """Print what would become of the build, and leave with the code of a failed one where it would fail."""
+    from enginery.cli.output import emit, working
+    from enginery.dry_running import dry_run
+    from enginery.reports.text import dry_run_text
+
+    with working() as progress:
+        record = dry_run(source, progress=progress, **asked)
+    emit(record, lambda style: dry_run_text(record, style), as_json=as_json)
+    if not record.converts:
+        click.get_current_context().exit(BuildError.exit_code)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from enginery.reports.bench_report import bench_text
 from enginery.reports.doctor_report import doctor_text
+from enginery.reports.dry_run_report import dry_run_text
 from enginery.reports.engine_report import build_text, engine_text
 from enginery.reports.graph_report import export_text, graph_text
 from enginery.reports.layers_report import layers_text
@@ -18,6 +19,7 @@ __all__ = [
     "bench_text",
     "build_text",
     "doctor_text",
+    "dry_run_text",
     "engine_text",
     "export_text",
     "graph_text",

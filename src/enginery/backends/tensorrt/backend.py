@@ -19,7 +19,7 @@ from enginery.backends.tensorrt.options import read_options
 from enginery.backends.tensorrt.versions import LIBRARIES, Library, load_api, opset_ceiling, precisions
 from enginery.errors import BackendUnavailableError
 from enginery.machine import compute_capability, describe_machine
-from enginery.records import GraphRecord, MachineRecord, ManifestRecord
+from enginery.records import FindingRecord, GraphRecord, MachineRecord, ManifestRecord
 from enginery.spec import BuildSpec, Option
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class TensorRTBackend:
     Args:
         library_name: ``tensorrt`` or ``tensorrt_rtx``; the backend is called as its library is.
     """
+
+    shares = True
 
     def __init__(self, library_name: str) -> None:
         self.name = library_name
@@ -78,7 +80,7 @@ class TensorRTBackend:
             from enginery.backends.tensorrt.parsing import unsupported_operators
 
             unsupported = unsupported_operators(load_api(self.name), graph)
-        return Capabilities(offered, max_opset=ceiling, min_opset=_MIN_OPSET, unsupported=unsupported)
+        return Capabilities(offered, ceiling, _MIN_OPSET, unsupported=unsupported, profiles=True)
 
     def variants(self, graph: GraphRecord, machine: MachineRecord) -> tuple[dict[str, Option], ...]:
         """Return what may beat the defaults: only the highest optimisation level, which looks longest for kernels."""
@@ -121,6 +123,12 @@ class TensorRTBackend:
         from enginery.backends.tensorrt.runtime import open_plan
 
         return open_plan(load_api(self.name), folder, manifest, read_options(manifest.options, options))
+
+    def examine(self, graph: ir.Model, spec: BuildSpec) -> tuple[FindingRecord, ...]:
+        """Say what of a graph will not build, without building it."""
+        from enginery.backends.tensorrt.examining import examine
+
+        return examine(load_api(self.name), graph, spec)
 
     def diagnose(self, error: Exception, graph: ir.Model | None) -> str | None:
         """Say what TensorRT's text probably means and what to do, or None."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enginery.backends.tensorrt.backend import TensorRTBackend
 
-__all__ = ["build", "build_network", "capabilities", "diagnose", "open", "probe", "variants"]
+__all__ = ["build", "build_network", "capabilities", "diagnose", "examine", "open", "probe", "shares", "variants"]
 
 _BACKEND = TensorRTBackend("tensorrt_rtx")
 
@@ -15,3 +15,5 @@ build = _BACKEND.build
 build_network = _BACKEND.build_network
 open = _BACKEND.open  # noqa: A001 - the contract's name
 diagnose = _BACKEND.diagnose
+examine = _BACKEND.examine
+shares = _BACKEND.shares

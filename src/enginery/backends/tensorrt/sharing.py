@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from enginery.backends.base import Backend, Built
     from enginery.spec import BuildSpec, Option
 
-__all__ = ["REST", "build_shared", "takes"]
+__all__ = ["REST", "build_shared", "owners", "takes"]
 
 REST = "onnxruntime"
 """What runs what TensorRT does not."""
@@ -52,6 +53,14 @@ def build_shared(api: Api, backend: Backend, graph: ir.Model, spec: BuildSpec, f
         rest=Side(REST, "ONNX Runtime", rest, _rest_options()),
         supported=lambda node: takes(api, node, refused),
     )
+
+
+def owners(graph: ir.Model) -> Iterator[tuple[ir.Node, tuple[ir.Node, ...]]]:
+    """Yield each node of the main graph with itself and all that are in its subgraphs or in a function it calls."""
+    bodies = {(function.domain, function.name): tuple(function.all_nodes()) for function in graph.functions.values()}
+    for node in graph.graph:
+        own = (node, *inner_nodes(node))
+        yield node, (*own, *(inner for one in own for inner in bodies.get((one.domain, one.op_type), ())))
 
 
 def takes(api: Api, node: ir.Node, refused: set[str]) -> bool:
