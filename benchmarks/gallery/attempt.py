@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,19 +44,21 @@ class Attempt:
         self._shapes = {name: enginery.Shape.parse(text) for name, text in entry.shapes.items()}
         self._ranges = {name: enginery.Range.parse(text) for name, text in entry.ranges.items()}
         self._asked: dict[str, Any] = {}
+        self.stages: tuple[tuple[str, Callable[[], None]], ...] = (
+            ("make", self._make), ("export", self._export), ("build", self._build), ("verify", self._verify),
+            ("vary", self._vary),
+        )  # fmt: skip
 
     def run(self) -> Result:
         """Go through the stages until one fails; whatever it raises is the reason."""
         self._note(status="passed")
-        for name, stage in (
-            ("make", self._make), ("export", self._export), ("build", self._build), ("verify", self._verify),
-            ("vary", self._vary),
-        ):  # fmt: skip
+        for name, stage in self.stages:
             self._note(stage=name)
             try:
                 stage()
             except Exception as error:  # noqa: BLE001 - whatever goes wrong with a model is what is looked for
                 self._fail(f"{type(error).__name__}: {error}")
+                self._note(error_name=type(error).__name__, mend=getattr(error, "mend", ""))
             if self.result.status == "failed":
                 break
         self._note(peak_memory_bytes=_peak_memory_bytes())

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.gallery.result import Result, judge
 
 if TYPE_CHECKING:
+    from benchmarks.gallery.attempt import Attempt
     from benchmarks.gallery.entry import Entry
 
-__all__ = ["read_result", "run_entry", "work"]
+__all__ = ["attempt", "read_result", "run_entry", "work"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -56,10 +57,16 @@ def run_entry(entry: Entry, backend: str, *, limit_s: float, catalogue: str) -> 
 
 def work(entry: Entry, folder: Path, backend: str) -> None:
     """Try one entry in this process, and write what came of it as ``result.json``."""
-    from benchmarks.gallery.attempt import Attempt  # noqa: PLC0415 - the parent needs none of what it imports
-
-    result = Attempt(entry, folder, backend).run()
+    result = attempt(entry, folder, backend).run()
     (folder / "result.json").write_text(json.dumps(asdict(result)), encoding="utf-8")
+
+
+def attempt(entry: Entry, folder: Path, backend: str) -> Attempt:
+    """Return what tries an entry: built, run and compared, or built ahead of time where it cannot run here."""
+    from benchmarks.gallery.ahead import BACKENDS, Ahead  # noqa: PLC0415 - the parent needs none of what it imports
+    from benchmarks.gallery.attempt import Attempt  # noqa: PLC0415
+
+    return (Ahead if backend in BACKENDS else Attempt)(entry, folder, backend)
 
 
 def read_result(plain: dict[str, Any]) -> Result:

@@ -28,6 +28,9 @@ class Result:
         peak_memory_bytes: the largest of any process of this entry.
         error: the largest relative L2 (of other types, the largest share that differs) of any output.
         shapes: the shapes of the inputs it was verified at.
+        built: precisions that it was built in ahead of time, for a machine that is not this one.
+        error_name: class of the error that ended it; empty where none did.
+        mend: what that error said to do.
         varies: the smallest relative change of any output between two random inputs; None where it was not asked.
     """
 
@@ -52,6 +55,9 @@ class Result:
     error: float | None = None
     shapes: tuple[str, ...] = ()
     varies: float | None = None
+    built: tuple[str, ...] = ()
+    error_name: str = ""
+    mend: str = ""
 
 
 def judge(result: Result, *, known: str) -> Result:

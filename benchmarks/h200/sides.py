@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -99,17 +100,21 @@ class Side:
     def close(self, wait_s: float = 5.0) -> None:
         """Let it end by itself, then end it with all that it started."""
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
-        if self._process.poll() is None:
+        with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
-            try:
-                self._process.wait(wait_s)
-            except subprocess.TimeoutExpired:
-                self.kill()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(wait_s)
+        self.kill()
 
     def kill(self) -> None:
         """End it at once, with all that it started."""
-        os.killpg(self._process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # all of it has ended by itself
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None  # noqa: S101 - both are pipes
+            with contextlib.suppress(BrokenPipeError):
+                pipe.close()
 
     def _read_line(self, what: str, limit_s: float) -> bytes:
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
