@@ -19,6 +19,8 @@ from enginery.errors import WorkerTimeoutError
 __all__ = ["Advance", "Listener", "Progress", "Step", "announce", "listener", "listening", "within"]
 
 _LOG = logging.getLogger("enginery")
+_OVERDUE = 0.15
+"""A step that takes longer than earlier ones is expected to take this share of its time more."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +111,7 @@ class Step:
             return None
         spent, done = now - self.started, self.advance.fraction
         expected = self.advance.expected_s if self.advance.expected_s is not None else self.expected_s
-        left = max(expected - spent, 0.0)
+        left = max(expected - spent, _OVERDUE * spent)
         if done <= 0:
             return spent + left
         trust = (1 - done) ** 2
