@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from enginery import backends, steps, storage
 from enginery.backends.tensorrt import foreign_plan
 from enginery.backends.tensorrt.building import ARTEFACT, LAYERS
-from enginery.errors import UnknownNameError, UsageError
+from enginery.errors import OutputExistsError, UnknownNameError, UsageError
 from enginery.plain import from_json, to_json
 from enginery.progress import Progress
 from enginery.records import LayerRecord, ManifestRecord, TensorInfo, TrtexecRecord
@@ -59,8 +59,13 @@ def _only_version(spec: TrtexecSpec) -> TrtexecRecord:
     if not spec.load:
         raise UsageError("--getPlanVersionOnly reads a plan, and none is named", mend="give --loadEngine=FILE")
     path = Path(spec.load)
-    header = foreign_plan.read_header(path / ARTEFACT if path.is_dir() else path)
-    return TrtexecRecord(header.backend, header.version or foreign_plan.UNKNOWN, plan=spec.load)
+    plan = path / ARTEFACT if path.is_dir() else path
+    header = foreign_plan.read_header(plan)
+    note = f"the plan was written by version {header.version or 'before 8.6, which plans do not name'}"
+    return TrtexecRecord(
+        header.backend, header.version or foreign_plan.UNKNOWN, plan=spec.load, plan_bytes=plan.stat().st_size,
+        notes=(note,),
+    )  # fmt: skip
 
 
 def _build(spec: TrtexecSpec, library: Library, scratch: Path, progress: Progress) -> Engine:
@@ -68,6 +73,8 @@ def _build(spec: TrtexecSpec, library: Library, scratch: Path, progress: Progres
     backend = backends.get_available(library.backend)
     if spec.measure and not (found := backend.probe()).runs:
         progress.say(f"{found.reason}: the engine is built, and measuring it will fail; --skipInference only builds")
+    if spec.save and Path(spec.save).is_dir():
+        raise OutputExistsError(f"{spec.save} is a folder", mend="name the plan to write, such as model.plan")
     graph = steps.inspect(spec.onnx)
     if isinstance(graph, ManifestRecord):
         raise UsageError(f"{spec.onnx} is an engine, not an ONNX file", mend="load it: --loadEngine=FOLDER")

@@ -102,6 +102,11 @@ class Library:
     note: str = ""
 
     @property
+    def is_rtx(self) -> bool:
+        """Whether it is TensorRT-RTX."""
+        return self.backend != next(iter(LIBRARIES))
+
+    @property
     def major(self) -> int:
         """Major version of trtexec that belongs to it; TensorRT-RTX is taken for TensorRT 10, whose API it began with.
 
@@ -109,7 +114,7 @@ class Library:
             >>> Library("tensorrt", "8.6.1", "TensorRT").major
             8
         """
-        return int(self.version.partition(".")[0]) if self.backend == next(iter(LIBRARIES)) else 10
+        return 10 if self.is_rtx else int(self.version.partition(".")[0])
 
     @property
     def number(self) -> str:

@@ -113,6 +113,8 @@ def meanings(given: Sequence[Given], library: Library) -> tuple[str, ...]:
         text = f"{flag.spelt.partition('=')[0]}: {flag.here}"
         if one.value == "false":
             text = f"{flag.spelt}=false: as if it were left out"
+        elif flag.name in _TYPED and library.is_rtx:
+            text += f" ({library.label} has no such flag: the graph is typed)"
         elif flag.versions and not _knows(flag.versions, library.major):
             why = ": the graph is typed" if flag.name in _TYPED else ""
             text += f" (trtexec {library.major} has no such flag{why})"
@@ -176,7 +178,7 @@ def _tell(spec: TrtexecSpec, library: Library, said: Sequence[str], progress: Pr
         progress.say(line)
     if library.note:
         progress.say(library.note)
-    if spec.measure and (defaults := tell_defaults(spec, library)):
+    if spec.measure and not (spec.only_load or spec.only_version) and (defaults := tell_defaults(spec, library)):
         progress.say(defaults)
 
 

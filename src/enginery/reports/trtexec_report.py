@@ -48,7 +48,7 @@ def percentile(samples: Sequence[float], percent: float) -> float:
         (2.0, 2.0)
     """
     ordered = sorted(samples)
-    above = int((1 - percent / 100) * len(ordered))
+    above = int((100 - percent) * len(ordered) / 100)
     return ordered[max(len(ordered) - 1 - above, 0)]
 
 

@@ -17,6 +17,7 @@ from enginery.backends.tensorrt.cases import Arrays, Case
 from enginery.backends.tensorrt.contexts import Contexts, Opened
 from enginery.backends.tensorrt.graphs import capture
 from enginery.backends.tensorrt.lanes import graph_failure
+from enginery.backends.tensorrt.tensors import convert
 from enginery.records import QueryRecord
 
 __all__ = ["Measuring", "Trace", "measure_queries"]
@@ -118,7 +119,8 @@ class _Line:
         self._origin_s = time.perf_counter()
         self.queries: list[QueryRecord] = []
         for place in self._case.inputs:
-            place.view[...] = feeds[place.tensor.name]
+            if not place.tensor.on_host:
+                convert(place.tensor, place.view, feeds[place.tensor.name])
         self._case.bind()
         self._case.copy_in(self._streams[1])
         self._case.enqueue(int(self._streams[1]))
