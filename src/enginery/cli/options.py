@@ -39,12 +39,14 @@ __all__ = [
     "parse_environments",
     "parse_options",
     "precision",
+    "profiles",
     "ranges",
     "seed",
     "shapes",
     "signature",
     "source_options",
     "time_limit",
+    "values",
     "weights",
 ]
 
@@ -180,6 +182,15 @@ def _output(text: str | None) -> str | None:
 shapes = click.option(
     "--shapes", multiple=True, metavar="NAME=SHAPE", callback=_read(parse_shapes),
     help='Sizes each input may take, such as "input=1..8..32x3x224x224": min..opt..max on any axis.',
+)  # fmt: skip
+profiles = click.option(
+    "--profile", "profiles", multiple=True, metavar="NAME=SHAPE",
+    callback=_read(lambda texts: tuple(parse_shapes([text]) for text in texts)),
+    help="Sizes inside --shapes that the engine is tuned for as well; once for each (TensorRT).",
+)  # fmt: skip
+values = click.option(
+    "--values", multiple=True, metavar="NAME=VALUES", callback=_read(parse_shapes),
+    help='Range of each value of an input that holds sizes, such as "new_size=1..2..8x224" (TensorRT).',
 )  # fmt: skip
 example = click.option(
     "--example", "examples", multiple=True, metavar="NAME:DTYPE[SIZES]", callback=_read(parse_examples),
