@@ -32,6 +32,7 @@ __all__ = [
     "axis_name",
     "constants",
     "convert_opset",
+    "count_flops",
     "hash_model",
     "inner_nodes",
     "load_model",
@@ -449,6 +450,13 @@ def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
     yield from model.graph.all_nodes()
     for function in model.functions.values():
         yield from function.all_nodes()
+
+
+def count_flops(model: ir.Model, shapes: Mapping[str, Shape]) -> int | None:
+    """Return the floating-point operations of one run; see `enginery.graph.summary.count_flops`."""
+    from enginery.graph.summary import count_flops as count
+
+    return count(model, shapes)
 
 
 def constants(model: ir.Model) -> Iterator[ir.TensorProtocol]:

@@ -220,6 +220,18 @@ def test_the_nearest_builds_foretell():
     assert history.expected_s(history.Work("tensorrt 8.6.0", "NVIDIA H200", 100_000, "int8")) is None
 
 
+def test_builds_with_and_without_timings_are_told_apart():
+    """Another's operations and timings count: the three nearest are those of its own kind."""
+    for at in range(3):
+        history.remember(history.Work("tensorrt 8.6.0", "NVIDIA L4", 100, "fp16", flops=10**9), 40.0 + at)
+        history.remember(history.Work("tensorrt 8.6.0", "NVIDIA L4", 100, "fp16", flops=10**9, warm=True), 8.0 + at)
+        history.remember(history.Work("tensorrt 8.6.0", "NVIDIA L4", 100, "fp16", flops=10**12), 90.0 + at)
+    warm = history.Work("tensorrt 8.6.0", "NVIDIA L4", 100, "fp16", flops=10**9, warm=True)
+    assert history.expected_s(warm) == pytest.approx(9.0, rel=0.05)
+    large = history.Work("tensorrt 8.6.0", "NVIDIA L4", 100, "fp16", flops=2 * 10**12)
+    assert history.expected_s(large) == pytest.approx(91.0, rel=0.05)
+
+
 def test_a_history_of_another_version_is_no_error(folder):
     """It is as if there were none, and the next build writes it anew."""
     folder.mkdir()

@@ -32,7 +32,7 @@ from enginery.backends.tensorrt.timing_cache import Device, attach
 from enginery.backends.tensorrt.versions import Api
 from enginery.backends.tensorrt.weak_typing import constrain
 from enginery.errors import BuildError
-from enginery.graph.base import apply_plan, constants, make_plan, save_model, tensor_infos
+from enginery.graph.base import apply_plan, constants, count_flops, make_plan, save_model, tensor_infos
 from enginery.machine import describe_machine
 from enginery.plain import to_plain
 from enginery.records import LayerRecord, TensorInfo
@@ -150,8 +150,10 @@ class Construction:
             gpu=device.name if device is not None else "",
             layers=self.network.num_layers,
             precision=self.spec.precision,
+            flops=count_flops(graph, self.spec.shapes) or 0,
             level=int(self.options["optimization_level"]),
             profiles=profiles,
+            warm=timings.entries_bytes > 0,
         )
         with following(self.api, config, self.log, work=work):
             built = self.builder.build_serialized_network(self.network, config)

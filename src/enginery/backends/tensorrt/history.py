@@ -15,6 +15,7 @@ __all__ = ["Work", "expected_s", "remember"]
 _KEPT = 200
 _NEAREST = 3
 _TOO_FAR = 4.0
+_FLOPS_WEIGHT = 0.25
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Work:
         precision: as asked for.
         level: optimisation level; -1 for the library's own.
         profiles: number of optimisation profiles.
+        warm: whether an earlier build's timings were there.
     """
 
     library: str
@@ -38,6 +40,7 @@ class Work:
     flops: int = 0
     level: int = -1
     profiles: int = 1
+    warm: bool = False
 
 
 def expected_s(work: Work) -> float | None:
@@ -78,9 +81,14 @@ def _distance(work: Work, earlier: Work) -> float:
     """Return how unlike two builds are: each thing that differs counts, and each doubling of the size."""
     differing = (
         (work.library != earlier.library) + 2 * (work.gpu != earlier.gpu) + (work.precision != earlier.precision)
-        + (work.level != earlier.level)
+        + (work.level != earlier.level) + 2 * (work.warm != earlier.warm)
     )  # fmt: skip
-    return differing + abs(log2(_size(work) / _size(earlier)))
+    return differing + abs(log2(_scale(work, earlier))) + _FLOPS_WEIGHT * _doublings(work.flops, earlier.flops)
+
+
+def _doublings(one: int, other: int) -> float:
+    """Return how often one number is doubled to get the other; 0 where one is not known."""
+    return abs(log2(one / other)) if one > 0 and other > 0 else 0.0
 
 
 def _scale(work: Work, earlier: Work) -> float:
