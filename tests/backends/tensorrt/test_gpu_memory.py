@@ -1,0 +1,58 @@
+"""Whether a build can fit the GPU: refused only where it clearly cannot."""
+
+from __future__ import annotations
+
+import pytest
+
+from enginery.backends.tensorrt import gpu_memory
+from enginery.backends.tensorrt.gpu_memory import check_room, free_bytes
+from enginery.errors import BuildError
+
+GIB = 1 << 30
+
+
+def test_weights_that_do_not_fit_are_refused():
+    """The message has both sizes, the mend what frees memory."""
+    with pytest.raises(BuildError, match=r"the weights take 6\.0 GiB and 4\.0 GiB of GPU memory are free") as caught:
+        check_room(6 * GIB, 0, 4 * GIB)
+    assert "nvidia-smi" in caught.value.mend
+    assert check_room(6 * GIB, 0, 4 * GIB, streamed=True) != "", "they stay on the host, but the builder holds them"
+
+
+@pytest.mark.parametrize(
+    ("weights", "workspace_mib", "free", "note"),
+    [
+        (GIB, 0, 8 * GIB, ""),
+        (GIB, 4096, 8 * GIB, ""),
+        (GIB, 16384, 8 * GIB, "workspace_mib=16384 is more than the 8.0 GiB of GPU memory that are free"),
+        (3 * GIB, 0, 4 * GIB, "the build may need 6.3 GiB of GPU memory and 4.0 GiB are free"),
+        (100 * GIB, 0, None, ""),
+    ],
+)
+def test_what_may_be_short_is_told(weights, workspace_mib, free, note):
+    """Where memory is not known, nothing is said."""
+    assert check_room(weights, workspace_mib, free).startswith(note)
+    assert bool(check_room(weights, workspace_mib, free)) == bool(note)
+
+
+def test_free_memory_is_asked_of_the_device_that_builds(monkeypatch):
+    """Where cuda-python is not here, it is not known."""
+    devices = []
+
+    class Cuda:
+        """Stands for a machine with two GPUs."""
+
+        def set_device(self, index):
+            """Note it."""
+            devices.append(index)
+
+        def memory_info(self):
+            """Return free and whole memory."""
+            return 5 * GIB, 8 * GIB
+
+    monkeypatch.setattr(gpu_memory, "load_cuda", Cuda)
+    monkeypatch.setattr(gpu_memory.optional, "installed", lambda _: True)
+    assert free_bytes(1) == 5 * GIB
+    assert devices == [1]
+    monkeypatch.setattr(gpu_memory.optional, "installed", lambda _: False)
+    assert free_bytes(0) is None
