@@ -14,7 +14,7 @@ from enginery.backends.tensorrt import audit, inspection
 from enginery.backends.tensorrt.building_progress import following
 from enginery.backends.tensorrt.configuration import configure, refuse_options
 from enginery.backends.tensorrt.diagnosis import meaning_of
-from enginery.backends.tensorrt.gpu_memory import check_room, free_bytes
+from enginery.backends.tensorrt.gpu_memory import check_room, free_bytes, weak_narrowing
 from enginery.backends.tensorrt.history import Work
 from enginery.backends.tensorrt.log import BuildLog
 from enginery.backends.tensorrt.optimization_profiles import add_profiles, check_profiles
@@ -138,7 +138,8 @@ class Construction:
             return
         free = free_bytes(int(self.options["device"]))
         streamed = bool(self.options["weight_streaming"])
-        note = check_room(weights_bytes, int(self.options["workspace_mib"]), free, streamed=streamed)
+        narrowing = 1 if self.api.is_typed else weak_narrowing(self.spec.precision)
+        note = check_room(weights_bytes // narrowing, int(self.options["workspace_mib"]), free, streamed=streamed)
         self.notes += [note] if note else []
 
     def _serialise(self, config: Any, path: Path, graph: ir.Model, profiles: int) -> None:

@@ -6,7 +6,7 @@ from enginery import optional
 from enginery.backends.tensorrt.cuda import load_cuda
 from enginery.errors import BuildError
 
-__all__ = ["check_room", "free_bytes"]
+__all__ = ["check_room", "free_bytes", "weak_narrowing"]
 
 _MIB = 1 << 20
 _CONTEXT_BYTES = 300 * _MIB
@@ -33,7 +33,7 @@ def check_room(weights_bytes: int, workspace_mib: int, free: int | None, *, stre
     """Refuse a build that cannot fit, and say where one may be short of memory.
 
     Args:
-        weights_bytes: of the graph to build.
+        weights_bytes: of the engine to build.
         workspace_mib: the limit asked for; 0 for the library's own, which is what is free.
         free: free memory of the GPU in bytes; None where it is not known.
         streamed: whether weights stay on the host (weight streaming).
@@ -66,6 +66,16 @@ def check_room(weights_bytes: int, workspace_mib: int, free: int | None, *, stre
             "passed over"
         )
     return ""
+
+
+def weak_narrowing(precision: str) -> int:
+    """Return how much smaller weights become where the builder narrows them itself, and not the graph.
+
+    Example:
+        >>> weak_narrowing("fp16"), weak_narrowing("tf32")
+        (2, 1)
+    """
+    return {"fp16": 2, "bf16": 2, "int8": 4, "fp8": 4}.get(precision, 1)
 
 
 def _gib(count: int) -> str:
