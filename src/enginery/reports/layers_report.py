@@ -28,8 +28,8 @@ def layers_text(layers: Sequence[LayerRecord], style: Style = PLAIN) -> str:
         Column("in"),
         Column("reads", wraps=True, rank=4),
         Column("writes", wraps=True, rank=4),
-        Column("ONNX nodes", wraps=True, rank=2),
-        Column("modules", wraps=True, rank=3),
+        Column("ONNX nodes", wraps=True, rank=3),
+        Column("modules", wraps=True, rank=2),
     ]
     rows = [
         [
@@ -52,7 +52,7 @@ def _summary(layers: Sequence[LayerRecord]) -> str:
     counts = Counter(one.precision for one in layers)
     said = [f"{number} in {word}" for word, number in sorted(counts.items()) if word]
     if counts[""]:
-        said.append(f"{counts['']} that move data or do not tell (-)")
+        said.append(f"{counts['']} in none (-): moving data, or not telling")
     fused = sum(len(one.nodes) > 1 for one in layers)
     more = f"; {fused} of them hold several ONNX nodes" if fused else ""
     return f"{figures.plural(len(layers), 'layer')}: {', '.join(said)}{more}"

@@ -61,7 +61,7 @@ class NodeNames:
 
     def region(self, name: str) -> tuple[str, str] | None:
         """Return the first and the last node of a region by its layer's name; None where it is none."""
-        match = _RANGE.search(name)
+        match = _RANGE.match(name)
         ends = (self._known(match[1].strip()), self._known(match[2].strip())) if match else ("", "")
         return (ends[0], ends[1]) if all(ends) else None
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from enginery.errors import GraphError
 from enginery.graph.base import all_nodes, convert_opset
-from enginery.graph.infer import infer_shapes
 from enginery.graph.modules import MODULE_KEY
 from enginery.graph.passes.base import constant_value, is_op, quiet
 from enginery.graph.precision.convert import cast_array, cast_tensor
@@ -20,6 +19,7 @@ from enginery.graph.precision.decide import Types, low_type
 from enginery.graph.precision.losses import Losses
 from enginery.graph.precision.plan import check_plan
 from enginery.graph.precision.slots import is_float32
+from enginery.graph.precision.types_of_bodies import infer_types
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -63,7 +63,7 @@ def _prepared(model: ir.Model, asked: set[str]) -> ir.Model:
         needed = max(needed, _OPSET_OF_HALF_SCALES)
     if needed != version:
         copy = convert_opset(copy, needed)
-    if problem := infer_shapes(copy):
+    if problem := infer_types(copy):
         mend = "check the graph with onnx.checker, or export it again"
         raise GraphError(f"the types of the graph's tensors cannot be inferred: {problem}", mend=mend)
     return copy

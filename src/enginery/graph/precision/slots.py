@@ -10,7 +10,7 @@ from enginery.graph.opset.schemas import schema_at
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["CASTS", "HOLDERS", "MOVEMENT", "SOURCES", "castable_slots", "reads_any_type"]
+__all__ = ["CASTS", "HOLDERS", "MOVEMENT", "SOURCES", "castable_slots", "has_type", "is_float32", "reads_any_type"]
 
 HOLDERS = ("If", "Loop", "Scan")
 """Operators whose subgraphs pass tensors in and out; their types are those of their subgraphs."""
@@ -55,12 +55,18 @@ def castable_slots(node: ir.Node, version: int, dtype: ir.DataType) -> tuple[fro
         return nothing
     schema = schema_at(node.op_type, version)
     variables = _variables(node.op_type, version, dtype.name.lower())
-    if schema is None or not variables or not _types_known(node):
+    if schema is None or not variables or _accumulates(node) or not _types_known(node):
         return nothing
     return (
         frozenset(_places(node.inputs, schema.inputs, variables)),
         frozenset(_places(node.outputs, schema.outputs, variables)),
     )
+
+
+def _accumulates(node: ir.Node) -> bool:
+    """Say whether a node adds up into places of a tensor, which few kernels do in a narrow type, and none well."""
+    reduction = node.attributes.get("reduction")
+    return node.op_type.startswith("Scatter") and reduction is not None and reduction.as_string() != "none"
 
 
 @functools.cache
@@ -94,5 +100,17 @@ def is_float32(value: ir.Value | None) -> bool:
 
 
 def _types_known(node: ir.Node) -> bool:
-    """Say whether every tensor of a node has a type: what nobody knows cannot be cast."""
-    return all(value is None or value.type is not None or not value.name for value in (*node.inputs, *node.outputs))
+    """Say whether every value of a node that anyone uses is a tensor of a known type.
+
+    What nobody knows cannot be cast; sequences keep the type that they were declared with.
+    """
+    read = [value for value in node.inputs if value is not None]
+    made = [value for value in node.outputs if value.uses() or value.is_graph_output()]
+    return all(has_type(value) for value in (*read, *made))
+
+
+def has_type(value: ir.Value) -> bool:
+    """Say whether a value is a tensor whose element type is known."""
+    import onnx_ir as ir
+
+    return isinstance(value.type, ir.TensorType) and value.dtype not in (None, ir.DataType.UNDEFINED)
