@@ -58,7 +58,19 @@ if TYPE_CHECKING:
     from enginery.backends.session import Session
     from enginery.inputs.base import Range
 
-__all__ = ["bench", "build", "doctor", "export", "inspect", "inspect_layers", "load", "quantize", "run", "verify"]
+__all__ = [
+    "bench",
+    "build",
+    "doctor",
+    "export",
+    "inspect",
+    "inspect_layers",
+    "load",
+    "quantize",
+    "refit",
+    "run",
+    "verify",
+]
 
 _JOB_LIMIT_S = 600.0
 
@@ -230,6 +242,60 @@ def build(
             )  # fmt: skip
         storage.adopt_folder(staged, output)
     return engines.load(output)
+
+
+def refit(
+    engine: str | Path,
+    source: Any,
+    output: str | Path | None = None,
+    *,
+    example_inputs: Any = None,
+    simplify: bool = True,
+    progress: Progress | None = None,
+    **said: Unpack[SourceOptions],
+) -> Engine:
+    """Give an engine other weights, without building it again: a model that was trained further, say.
+
+    Args:
+        engine: path of the engine folder, built with ``refit=yes``, or with ``strip_weights``.
+        source: the same model with other weights; as for `export`.
+        output: path of the new engine folder; None for the engine's own.
+        example_inputs: as for `export`.
+        simplify: whether to simplify the graph first: as it was for the engine, for weights go by name.
+        progress: told what is going on.
+        said: what else is known of the source: see `enginery.spec.SourceSpec`.
+
+    Raises:
+        UsageError: the engine was not built for it, or its backend cannot do it.
+        BuildError: the source's weights are not the engine's by name, size and type.
+        BackendUnavailableError: there is no GPU to do it on.
+    """
+    from enginery.backends import engine as engines
+    from enginery.graph import files
+
+    loaded = engines.load(engine)
+    manifest = loaded.manifest
+    progress = progress or Progress()
+    progress.plan(("export", 5.0), *([("simplify", 5.0)] if simplify else []), ("refit", 3.0))
+    backend = backends.get_available(manifest.backend, to_run=True)
+    shapes = {info.name: info.profile for info in manifest.inputs if info.profile is not None}
+    target = Path(output if output is not None else engine)
+    storage.refuse_to_replace(target)
+    asked = SourceSpec.of(example_inputs, **said)
+    with staging(target.resolve()) as folder, opened(source, asked) as found:
+        design = make_design(found, folder, shapes=shapes, simplify=simplify, in_process=False, progress=progress)
+        design = Fitter(folder, shapes, progress).fit(design, backend.capabilities(describe_machine()).opsets)
+        if design.backend:
+            raise UsageError(f"{source} is built by hand, and has no weights by name", mend="build it again")
+        graph = files.load(design.path)
+        with progress.step("refit"):
+            staged = folder / target.name
+            engines.refit(
+                loaded, graph, staged, source=design.source, source_sha256=design.source_sha256,
+                graph_sha256=design.graph_sha256,
+            )  # fmt: skip
+        storage.adopt_folder(staged, target)
+    return engines.load(target)
 
 
 def verify(

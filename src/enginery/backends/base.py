@@ -43,6 +43,7 @@ __all__ = [
     "NetworkBuilder",
     "Runner",
     "Session",
+    "WeightChanger",
 ]
 
 Feeds = Mapping[str, Any]
@@ -312,6 +313,20 @@ class Examiner(Protocol):
         """Say what of a graph cannot be built, or may not be, without building it. Nodes have names then.
 
         What every backend has in common is looked at already: the precision, the operator sets and the profiles.
+        """
+        ...
+
+
+@runtime_checkable
+class WeightChanger(Protocol):
+    """What a backend has besides, where an engine can take other weights without being built again."""
+
+    def refit(self, folder: Path, manifest: ManifestRecord, graph: ir.Model, target: Path) -> None:
+        """Write the artefact of the engine in `folder` anew into the empty `target`, with the weights of `graph`.
+
+        Raises:
+            UsageError: the engine was not built to take other weights.
+            BuildError: the graph's weights are not the engine's by name, size and type.
         """
         ...
 

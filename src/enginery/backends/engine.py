@@ -6,6 +6,7 @@ import contextlib
 import datetime as dt
 import errno
 import logging
+import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from enginery import __version__, backends, storage
 from enginery.backends.asked import check_precision_offered
-from enginery.backends.base import Definition, NetworkBuilder
+from enginery.backends.base import Definition, NetworkBuilder, WeightChanger
 from enginery.backends.profiles import with_profiles
 from enginery.backends.session import Session
 from enginery.errors import (
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
     from enginery.backends.base import Backend, Built
 
-__all__ = ["Engine", "build", "load"]
+__all__ = ["Engine", "build", "load", "refit"]
 
 _LOG = logging.getLogger("enginery")
 
@@ -146,6 +147,9 @@ def build(
     own = None if isinstance(graph, Definition) else graph
     offered = module.capabilities(describe_machine(), own)
     check_precision_offered(backend, spec.precision, offered.precisions)
+    if (spec.profiles or spec.values) and not offered.profiles:
+        what = "narrower profiles" if spec.profiles else "ranges of values"
+        raise UsageError(f"{backend} takes no {what}: it is not built for ranges", mend="leave them out")
     if own is not None:
         _check_opset(backend, own, offered.opsets)
         with_profiles(tensor_infos(own.graph.inputs), spec.shapes)
@@ -171,6 +175,46 @@ def build(
         )  # fmt: skip
         storage.write_manifest(folder, manifest)
     return Engine(Path(output), manifest)
+
+
+def refit(
+    engine: Engine, graph: ir.Model, output: str | Path, *, source: str, source_sha256: str, graph_sha256: str
+) -> Engine:
+    """Write an engine folder with the weights of another graph; what was verified and timed is asked for anew.
+
+    Args:
+        engine: built to take other weights.
+        graph: the same graph with other weights, prepared alike.
+        output: path of the new engine folder; the engine's own is allowed.
+        source: what the graph came from.
+        source_sha256: hash of that.
+        graph_sha256: hash of the graph file.
+
+    Raises:
+        UsageError: the backend cannot change weights, or the engine was not built for it.
+        BuildError: the graph's weights are not the engine's by name, size and type.
+        BackendUnavailableError: the backend does not run here.
+    """
+    manifest = engine.manifest
+    module = backends.get_available(manifest.backend, to_run=True)
+    if not isinstance(module, WeightChanger):
+        raise UsageError(f"{manifest.backend} cannot change an engine's weights", mend="build the engine again")
+    if manifest.options.get("refit") != "yes" and graph_sha256 != manifest.graph_sha256:
+        mend = f"give what it was built from ({manifest.source}), or build it with --option refit=yes"
+        raise UsageError(f"{engine.folder} takes only the weights that it was built from", mend=mend)
+    with storage.new_folder(Path(output)) as folder:
+        with _diagnosed(module, manifest.backend, "the engine with these weights", graph, folder):
+            module.refit(engine.folder, manifest, graph, folder)
+        for name in manifest.files:
+            if not (folder / name).exists():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy2(engine.folder / name, folder / name)
+        changed = replace(
+            manifest, source=source, source_sha256=source_sha256, graph_sha256=graph_sha256, verify=None, bench=None,
+            files=storage.record_files(folder), created=dt.datetime.now(dt.timezone.utc).isoformat(timespec="seconds"),
+        )  # fmt: skip
+        storage.write_manifest(folder, changed)
+    return Engine(Path(output), changed)
 
 
 def _check_opset(backend: str, graph: ir.Model, limits: OpsetLimits) -> None:

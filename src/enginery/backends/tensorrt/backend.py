@@ -130,6 +130,12 @@ class TensorRTBackend:
 
         return examine(load_api(self.name), graph, spec)
 
+    def refit(self, folder: Path, manifest: ManifestRecord, graph: ir.Model, target: Path) -> None:
+        """Write the artefact of an engine folder anew into `target`, with the weights of another graph."""
+        from enginery.backends.tensorrt.refitting import refit_plan
+
+        refit_plan(load_api(self.name), folder, manifest, graph, target)
+
     def diagnose(self, error: Exception, graph: ir.Model | None) -> str | None:
         """Say what TensorRT's text probably means and what to do, or None."""
         from enginery.backends.tensorrt.diagnosis import diagnose

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from enginery.backends.tensorrt.backend import TensorRTBackend
 
-__all__ = ["build", "build_network", "capabilities", "diagnose", "examine", "open", "probe", "shares", "variants"]
+__all__ = [
+    "build",
+    "build_network",
+    "capabilities",
+    "diagnose",
+    "examine",
+    "open",
+    "probe",
+    "refit",
+    "shares",
+    "variants",
+]
 
 _BACKEND = TensorRTBackend("tensorrt_rtx")
 
@@ -17,3 +28,4 @@ open = _BACKEND.open  # noqa: A001 - the contract's name
 diagnose = _BACKEND.diagnose
 examine = _BACKEND.examine
 shares = _BACKEND.shares
+refit = _BACKEND.refit

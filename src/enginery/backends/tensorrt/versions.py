@@ -30,6 +30,7 @@ __all__ = [
     "layer_metadata",
     "load_api",
     "load_plugin_library",
+    "make_weights",
     "opset_ceiling",
     "pin_layer",
     "plugin_names",
@@ -113,6 +114,9 @@ FEATURES: Mapping[str, Feature] = {
     "ExecutionContextAllocationStrategy.USER_MANAGED": Feature("memory of the caller's", "10.0+", "1.4+"),
     "IExecutionContext.set_device_memory": Feature("memory of the caller's", "10.1+", "1.4+"),
     "Runtime.engine_host_code_allowed": Feature("running a version-compatible plan", "8.6+", "1.4+"),
+    "DataType.BF16": Feature("bfloat16", "10.0+", "1.4+"),
+    "DataType.FP8": Feature("float8", "8.6+", "1.4+"),
+    "DataType.INT64": Feature("64-bit integers", "10.0+", "1.4+"),
     "BuilderFlag.FP16": Feature("precision by a builder flag", "8.5-10.16", "1.4"),
     "BuilderFlag.INT8": Feature("precision by a builder flag", "8.5-10.16", "1.4"),
     "BuilderFlag.OBEY_PRECISION_CONSTRAINTS": Feature("precision by a layer's name", "8.5-10.16", "1.4"),
@@ -379,6 +383,26 @@ def element_type(api: Api, dtype: Any) -> str:
     name = next(name for name, member in api.module.DataType.__members__.items() if member == dtype)
     plain = {"FLOAT": "float32", "HALF": "float16"}
     return plain.get(name) or next((onnx for onnx, own in _TYPE_NAMES.items() if own == name), name).lower()
+
+
+def make_weights(api: Api, array: Any, dtype: str) -> tuple[Any, Any]:
+    """Make TensorRT's weights of an array: by address, for it does not know every array of numpy's.
+
+    Args:
+        api: the library.
+        array: any numpy array.
+        dtype: ONNX's name of its element type; DOUBLE becomes FLOAT, and INT64 INT32 before 10, as the parser does.
+
+    Returns:
+        The weights, and the array that must live as long.
+    """
+    if dtype == "DOUBLE":
+        array, dtype = array.astype("float32"), "FLOAT"
+    elif dtype == "INT64" and api.find("DataType.INT64") is None:
+        array, dtype = array.astype("int32"), "INT32"
+    own = api.need(f"DataType.{'INT64' if dtype == 'INT64' else _TYPE_NAMES[dtype]}")
+    kept = array if array.flags.c_contiguous else array.copy()
+    return api.module.Weights(own, kept.ctypes.data, kept.size), kept
 
 
 def opset_ceiling(library: Library, version: str) -> int:
