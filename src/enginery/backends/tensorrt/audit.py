@@ -71,7 +71,9 @@ def _check_one(layers: Sequence[LayerRecord], plan: PrecisionPlan, precision: st
         if not meant:
             return f"{precision} was asked for, and the engine has no layer that could compute in it"
         regions = _plural(len(hidden), "region")
-        return f"the inspector does not tell whether {regions}, compiled as a whole, compute in {precision}"
+        return (
+            f"{precision} was asked for, and the inspector does not tell what it built in {regions} compiled as a whole"
+        )
     others = [one for one in meant if one.precision and one.precision != precision]
     return _told(others, meant, precision)
 

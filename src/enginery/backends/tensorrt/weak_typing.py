@@ -93,7 +93,9 @@ def _pin_layers(api: Api, network: Any, plan: PrecisionPlan, names: NodeNames) -
     if not unseen:
         return ()
     shown = ", ".join(sorted(unseen)[:_SHOWN]) + (" and more" if len(unseen) > _SHOWN else "")
-    return (f"{len(unseen)} nodes of the precision plan have no layer to pin, and follow their neighbours: {shown}",)
+    nodes = "1 node" if len(unseen) == 1 else f"{len(unseen)} nodes"
+    follow = "which follows its neighbours" if len(unseen) == 1 else "which follow their neighbours"
+    return (f"the parser made no layer to pin of {nodes} of the precision plan, {follow}: {shown}",)
 
 
 def _layers(network: Any) -> Iterator[Any]:

@@ -29,7 +29,7 @@ MOVEMENT = frozenset({
 _ANY_TYPE = frozenset({"Cast", "Shape", "Size"})
 # Their output's type is that of an attribute, or they name float32 by default.
 _TYPED_BY_ATTRIBUTE = frozenset({
-    "Bernoulli", "BlackmanWindow", "CastLike", "EyeLike", "HammingWindow", "HannWindow", "MelWeightMatrix",
+    "Bernoulli", "BitCast", "BlackmanWindow", "CastLike", "EyeLike", "HammingWindow", "HannWindow", "MelWeightMatrix",
     "Multinomial", "Optional", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
     "SequenceEmpty",
 })  # fmt: skip
