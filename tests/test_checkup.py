@@ -53,6 +53,33 @@ def test_a_gpu_library_without_a_gpu_is_no_one_s_fault(monkeypatch, machine):
     assert row.mend == ""
 
 
+def test_a_library_under_another_name_is_here(monkeypatch, machine):
+    """The wheels for one CUDA bring the same module as the plain name."""
+    monkeypatch.setattr(optional, "version", {"tensorrt-cu12": "10.13.3.9"}.get)
+    monkeypatch.setattr(checkup, "failure_of", lambda _: ("", ""))
+    row = checkup._library_row(checkup.Requirement("tensorrt", "8.6", "tensorrt"), machine)
+    assert (row.status, row.version) == ("here", "10.13.3.9")
+
+
+def test_tensorrt_is_recommended_as_the_driver_runs_it(monkeypatch, machine):
+    """The newest wheels are for CUDA 13, which driver 570 does not run."""
+    monkeypatch.setattr(optional, "version", lambda _: None)
+    row = checkup._library_row(checkup.Requirement("tensorrt", "8.6", "tensorrt"), with_driver(machine, "570.86"))
+    assert row.mend == 'pip install enginery tensorrt-cu12 "cuda-python>=12,<13"'
+
+
+def test_a_backend_is_recommended_where_it_can_run(monkeypatch, machine):
+    """Without a GPU nothing is to be mended; with one, the line fits its driver."""
+    missing = '{"available": false, "version": null, "reason": "not installed", "mend": "run: pip install it"}'
+    monkeypatch.setattr(checkup, "failure_of", lambda *_: ("", missing))
+    without = checkup._backend_row("tensorrt", machine)
+    assert (without.status, without.mend) == ("missing", "")
+    assert without.why == "not installed; needs an NVIDIA GPU, none is here"
+    assert "tensorrt-cu12" in checkup._backend_row("tensorrt", with_driver(machine, "570.86")).mend
+    assert checkup._backend_row("tensorrt", with_driver(machine, "580.65")).mend == "pip install it"
+    assert checkup._backend_row("openvino", machine).mend == "pip install it"
+
+
 def test_a_library_that_is_too_old_is_broken(monkeypatch, machine):
     """The mend raises it to what is needed."""
     monkeypatch.setattr(optional, "version", lambda _: "1.9.3")

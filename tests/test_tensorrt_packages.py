@@ -126,3 +126,22 @@ def test_cuda_11_wheels_need_their_driver():
     """TensorRT 8.5 is for CUDA 11."""
     rows = gpu_packages.examine({"nvidia-cublas-cu11": "11.11"}, machine(driver="440.33"), device_here=True)
     assert "CUDA 11 needs driver 450 or later, 440.33 is here" in rows[-1].why
+
+
+@pytest.mark.parametrize(
+    ("here", "line"),
+    [
+        (machine(), ""),
+        (machine(driver=None), ""),
+        (machine("NVIDIA H200", "9.0", "570.86.15"), 'pip install enginery tensorrt-cu12 "cuda-python>=12,<13"'),
+        (
+            machine("Tesla V100", "7.0", "570.86.15"),
+            'pip install enginery "tensorrt>=10.0,<10.5" "cuda-python>=12,<13"',
+        ),
+        (machine("Tesla K80", "3.7", "470.82"), ""),
+    ],
+)
+def test_what_to_install_where_nothing_is(here, line):
+    """The newest wheels are for the newest CUDA: an older driver, and an older GPU, need others."""
+    assert tensorrt_packages.install_line("tensorrt", here) == line
+    assert tensorrt_packages.install_line("torch", here) == ""

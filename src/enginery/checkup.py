@@ -31,6 +31,16 @@ _IMPORT_LIMIT_S = 60.0
 _MODULES = {"pillow": "PIL", "cuda-python": "cuda"}
 """Modules that are not named as their distribution is."""
 
+_INSTEAD = {
+    "tensorrt": ("tensorrt-cu13", "tensorrt-cu12", "tensorrt-cu11"),
+    "tensorrt-rtx": ("tensorrt-rtx-cu13", "tensorrt-rtx-cu12"),
+    "cuda-python": ("cuda-bindings",),
+}
+"""Distributions that bring the same module."""
+
+_ONLY_ON_GPU = ("tensorrt",)
+"""Backends that do nothing without an NVIDIA GPU."""
+
 _ASK_BACKEND = (
     "import dataclasses, json, sys; from enginery import backends; "
     "print(json.dumps(dataclasses.asdict(backends.get(sys.argv[1]).probe())))"
@@ -78,7 +88,7 @@ def examine() -> DoctorRecord:
     asked = requirements()
     with ThreadPoolExecutor(max(min(cpu_count(), 4), 1)) as pool:
         libraries = list(pool.map(lambda one: _library_row(one, machine), asked))
-        probed = list(pool.map(_backend_row, backends.names()))
+        probed = list(pool.map(lambda name: _backend_row(name, machine), backends.names()))
     packages = {dist.name.lower(): dist.version for dist in importlib.metadata.distributions() if dist.name}
     rows = (
         _python_row(),
@@ -165,13 +175,15 @@ def _own_rows(asked: Sequence[Requirement]) -> list[DoctorRow]:
 
 def _library_row(asked: Requirement, machine: MachineRecord) -> DoctorRow:
     group, purpose = ("extra", f"for the extra {asked.extra!r}") if asked.extra else ("core", "")
-    version = optional.version(asked.distribution)
+    names = (asked.distribution, *_INSTEAD.get(asked.distribution, ()))
+    version = next((found for name in names if (found := optional.version(name)) is not None), None)
     if version is None:
         if asked.needs_gpu and machine.driver is None:
             return DoctorRow(
                 group, asked.distribution, None, "missing", f"{purpose}; needs an NVIDIA GPU, none is here"
             )
-        return DoctorRow(group, asked.distribution, None, "missing", purpose, asked.pip_line)
+        line = tensorrt_packages.install_line(asked.extra, machine) or asked.pip_line
+        return DoctorRow(group, asked.distribution, None, "missing", purpose, line)
     if asked.minimum and _numbers(version) < _numbers(asked.minimum):
         why = f"{asked.minimum} or later is needed"
         line = f'pip install -U "{asked.distribution}>={asked.minimum}"'
@@ -183,7 +195,7 @@ def _library_row(asked: Requirement, machine: MachineRecord) -> DoctorRow:
     return DoctorRow(group, asked.distribution, version, "here", purpose)
 
 
-def _backend_row(name: str) -> DoctorRow:
+def _backend_row(name: str, machine: MachineRecord) -> DoctorRow:
     summary = backends.table()[name].summary
     why, printed = failure_of(_ASK_BACKEND, name)
     if why:
@@ -191,7 +203,11 @@ def _backend_row(name: str) -> DoctorRow:
     found = json.loads(printed.splitlines()[-1])
     if found["available"]:
         return DoctorRow("backend", name, found["version"], "here", summary)
-    return DoctorRow("backend", name, found["version"], "missing", found["reason"], found["mend"].removeprefix("run: "))
+    reason, mend = found["reason"], found["mend"].removeprefix("run: ")
+    if name in _ONLY_ON_GPU and mend and machine.driver is None:
+        return DoctorRow("backend", name, found["version"], "missing", f"{reason}; needs an NVIDIA GPU, none is here")
+    mend = mend and (tensorrt_packages.install_line(name, machine) or mend)
+    return DoctorRow("backend", name, found["version"], "missing", reason, mend)
 
 
 def _without_broken(probed: Iterable[DoctorRow], libraries: Iterable[DoctorRow]) -> list[DoctorRow]:

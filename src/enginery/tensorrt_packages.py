@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enginery.machine import compute_capability
 from enginery.records import DoctorRow, MachineRecord
 
-__all__ = ["examine"]
+__all__ = ["examine", "install_line"]
 
 _WHEEL = re.compile(
     r"(?P<family>tensorrt(?:-rtx)?)(?:-(?:lean|dispatch))?(?:-cu(?P<cuda>\d\d))?(?:-(?:libs|bindings))?"
@@ -81,6 +81,46 @@ def examine(packages: Mapping[str, str], machine: MachineRecord) -> list[DoctorR
     return rows + [row for row in (_cuda_python_row(named, machine),) if row is not None]
 
 
+def install_line(extra: str, machine: MachineRecord) -> str:
+    """Return the line that installs TensorRT where its newest version would not run here; else nothing.
+
+    Args:
+        extra: the extra that asks for it.
+        machine: the driver decides on CUDA, the GPU on the version.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from enginery.machine import describe_machine
+        >>> gpus = ("NVIDIA H200, 143771 MiB, compute capability 9.0",)
+        >>> install_line("tensorrt", replace(describe_machine(), gpus=gpus, driver="570.86.15"))
+        'pip install enginery tensorrt-cu12 "cuda-python>=12,<13"'
+    """
+    runs = _cuda_for(machine)
+    if extra != "tensorrt" or not runs:
+        return ""
+    have = _numbers(compute_capability(machine) or "0")[:2]
+    newest = _RANGES[extra][-1]
+    limit = "" if have == (0,) or newest.gpus[0] <= have else _version_limit(extra, have)
+    newest_cuda = _CUDA_BY_DRIVER[0][1]
+    if limit is None or (not limit and runs == newest_cuda):
+        return ""
+    wheel = f"tensorrt{limit}" if limit else f"tensorrt-cu{runs}"
+    quoted = f'"{wheel}"' if limit else wheel
+    return f'pip install enginery {quoted} "cuda-python>={runs},<{int(runs) + 1}"'
+
+
+def _version_limit(family: str, have: tuple[int, ...]) -> str | None:
+    """Return the versions that run on a GPU, such as ``>=10.0,<10.5``; None where none does."""
+    rows = _RANGES[family]
+    fitting = [at for at, row in enumerate(rows) if row.gpus[0] <= have <= row.gpus[1]]
+    if not fitting:
+        return None
+    last = fitting[-1]
+    if last == len(rows) - 1:
+        return f">={_dotted(rows[fitting[0]].since)}"
+    return f">={_dotted(rows[last].since)},<{_dotted(rows[last + 1].since)}"
+
+
 def _rows_of(family: str, wheels: Mapping[str, str], machine: MachineRecord) -> Iterator[DoctorRow | None]:
     version = max(wheels.values(), key=_numbers)
     held = [row for row in _RANGES[family] if _numbers(version)[:2] >= row.since]
@@ -144,15 +184,11 @@ def _gpu_row(family: str, version: str, held: _Range, machine: MachineRecord) ->
 
 def _other_version(family: str, have: tuple[int, ...]) -> str:
     """Return the line that installs the newest version which runs on a GPU."""
-    rows = _RANGES[family]
-    fitting = [at for at, row in enumerate(rows) if row.gpus[0] <= have <= row.gpus[1]]
-    if not fitting:
+    limit = _version_limit(family, have)
+    if limit is None:
         return "enginery build MODEL --backend onnxruntime"
-    last = fitting[-1]
-    if last == len(rows) - 1:
-        first = rows[fitting[0]].since
-        return f'pip install -U "{family}>={_dotted(first)}"'
-    return f'pip install "{family}>={_dotted(rows[last].since)},<{_dotted(rows[last + 1].since)}"'
+    upgrade = "" if "<" in limit else "-U "
+    return f'pip install {upgrade}"{family}{limit}"'
 
 
 def _cuda_python_row(packages: Mapping[str, str], machine: MachineRecord) -> DoctorRow | None:
