@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from enginery.records import BenchRecord, ManifestRecord, PartRecord, VerifyRecord
+from enginery.records import BenchRecord, ManifestRecord, PartRecord, TargetRecord, VerifyRecord
 from enginery.reports import figures
 from enginery.reports.graph_report import tensors_table
 from enginery.reports.layout import PLAIN, Column, Style, facts, join, table
 from enginery.reports.optimize_report import machine_line
+from enginery.spec import Option, Shape
 
 __all__ = ["build_text", "engine_text", "parts_table"]
 
@@ -22,8 +23,11 @@ def engine_text(record: ManifestRecord, style: Style = PLAIN) -> str:
             ("engine", record.name),
             ("backend", f"{record.backend} {record.backend_version}"),
             ("precision", _precision(record)),
-            ("options", figures.options(record.options) or "defaults"),
+            ("options", _options(record)),
+            ("runs on", _target(record.target)),
             ("built from", _hashed(record.source, record.source_sha256)),
+            *((f"profile {number}", _ranges(one)) for number, one in enumerate(record.profiles, 1)),
+            ("values", _ranges(record.values)),
             ("graph", f"SHA-256 {record.graph_sha256[:_SHORT_HASH]}" if record.graph_sha256 else ""),
             ("built by", f"Enginery {record.enginery}, {record.created}"),
             ("built on", machine_line(record.machine)),
@@ -84,7 +88,8 @@ def build_text(record: ManifestRecord, folder: str, style: Style = PLAIN) -> str
             ("engine", folder),
             ("backend", f"{record.backend} {record.backend_version}"),
             ("precision", _precision(record)),
-            ("options", figures.options(record.options) or "defaults"),
+            ("options", _options(record)),
+            ("runs on", _target(record.target)),
             ("size", figures.byte_size(build.size_bytes) if build else ""),
             ("took", figures.duration(build.seconds) if build else ""),
             ("memory", f"{figures.byte_size(build.peak_memory_bytes)} at most" if build else ""),
@@ -92,6 +97,25 @@ def build_text(record: ManifestRecord, folder: str, style: Style = PLAIN) -> str
         ],
         style,
     )
+
+
+def _options(record: ManifestRecord) -> str:
+    """Write the options that ask for something; those that are off stand in the manifest alone."""
+    off: tuple[Option, ...] = (False, 0, -1, "", "no", "none")
+    asking = {name: value for name, value in record.options.items() if value not in off}
+    return figures.options(asking) or "defaults"
+
+
+def _target(record: TargetRecord | None) -> str:
+    if record is None:
+        return ""
+    capabilities = f"compute capability {', '.join(record.compute_capabilities)}" if record.compute_capabilities else ""
+    found = ", ".join(part for part in (record.gpu, capabilities) if part)
+    return found or f"the GPUs that {record.library} {record.version} builds for by itself"
+
+
+def _ranges(shapes: Mapping[str, Shape]) -> str:
+    return ", ".join(f"{name}={shape}" for name, shape in shapes.items())
 
 
 def _precision(record: ManifestRecord) -> str:
