@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 from enginery import backends
 from enginery.backends import onnxruntime
-from enginery.backends.onnxruntime import capabilities, diagnose, probe
-from enginery.backends.partitioned import Side, build_partitioned, open_partitioned
+from enginery.backends.onnxruntime import diagnose, probe
+from enginery.backends.partitioned import Side, build_partitioned, is_partitioned, open_partitioned
 from enginery.errors import BuildError
 
 __all__ = ["build", "capabilities", "diagnose", "open", "probe", "variants"]
@@ -22,6 +23,11 @@ REFUSED: set[str] = set()
 
 BUILT: list[tuple[str, ...]] = []
 """The operators of each part that it built."""
+
+
+def capabilities(machine, graph=None):
+    """As ONNX Runtime's, and it takes narrower profiles."""
+    return replace(onnxruntime.capabilities(machine, graph), profiles=True)
 
 
 def variants(graph, machine):
@@ -41,6 +47,8 @@ def build(graph, spec, folder: Path):
 
 def open(folder: Path, manifest, options: Mapping):  # noqa: A001
     """Open the parts; its own are ONNX Runtime's too."""
+    if not is_partitioned(folder):
+        return onnxruntime.open(folder, manifest, options)
     return open_partitioned(
         folder, manifest, options, lambda name: onnxruntime if name == "sharing" else backends.get(name)
     )

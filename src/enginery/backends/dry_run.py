@@ -154,8 +154,10 @@ def _parts(
         FindingRecord("note", node, f"{node} would be left to {_REST} too: {why}") for node, why in cut.moved.items()
     ]
     if not cut.count(main=True):
-        moved.append(FindingRecord("refused", "", f"nothing of this graph would be left for {name}",
-                                   f"build the whole with {_REST}: --backend {_REST}"))  # fmt: skip
+        asked = any(finding.severity == "moved" for finding in findings)
+        text = f"cut in parts, nothing of this graph would be left for {name}"
+        mend = f"build the whole with {_REST}: --backend {_REST}"
+        moved.append(FindingRecord("refused" if asked else "note", "", text, mend))
     return found, moved
 
 
