@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -20,6 +19,9 @@ __all__ = ["DeviceCall", "Kind", "kind_of"]
 
 class Kind(Protocol):
     """How one library's arrays are read and made."""
+
+    keeps_streams: bool
+    """Whether a stream that was current once lives as long as the process, as torch's do."""
 
     def read(self, array: Any) -> tuple[int, tuple[int, ...], Any]:
         """Return address, shape and the library's element type.
@@ -42,8 +44,7 @@ class Kind(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class DeviceCall:
+class DeviceCall(NamedTuple):
     """One call with arrays of a GPU, checked.
 
     Args:
@@ -62,6 +63,8 @@ class DeviceCall:
 
 
 class _Torch:
+    keeps_streams = True
+
     def __init__(self) -> None:
         self._torch: Any = sys.modules["torch"]
         self._stream = self._torch.cuda.current_stream
@@ -87,6 +90,8 @@ class _Torch:
 
 
 class _Cupy:
+    keeps_streams = False
+
     def __init__(self) -> None:
         self._cupy: Any = sys.modules["cupy"]
 
@@ -110,11 +115,14 @@ class _Cupy:
 class _Interface:
     """Any object with ``__cuda_array_interface__``, version 3: its stream is None, 1, 2 or a handle."""
 
+    keeps_streams = False
+
     def read(self, array: Any) -> tuple[int, tuple[int, ...], Any]:
         found = array.__cuda_array_interface__
         shape = tuple(found["shape"])
-        dtype = np.dtype(found["typestr"])
-        if found.get("strides") not in (None, _row_major(shape, dtype.itemsize)):
+        dtype = _dtype(found["typestr"])
+        strides = found.get("strides")
+        if strides is not None and strides != _row_major(shape, dtype.itemsize):
             raise _scattered("the library's function for it")
         return int(found["data"][0]), shape, dtype
 
@@ -151,6 +159,11 @@ def _kind_of_type(kind: type) -> Kind | None:
 @functools.cache
 def _torch() -> _Torch:
     return _Torch()
+
+
+@functools.cache
+def _dtype(text: str) -> np.dtype[Any]:
+    return np.dtype(text)
 
 
 def _row_major(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

@@ -61,6 +61,7 @@ class Lane:
         self._last: tuple[tuple[Any, ...], Ready] | None = None
         self._idle = opened.cuda.new_event()
         self.busy_on: int | None = None
+        self._unmarked: Any = None
         self.on_close: list[Callable[[], None]] = []
 
     def infer(self, feeds: Arrays, into: Arrays | None = None) -> dict[str, np.ndarray[Any, Any]]:
@@ -68,7 +69,7 @@ class Lane:
         ready = self._ready(feeds)
         cuda, stream = self.opened.cuda, self.stream
         if self.busy_on is not None:
-            cuda.wait(stream, self._idle)
+            self.follow(stream, int(stream))
             self.busy_on = None
         copy = self.copier.copy
         for name, place in ready.inputs:
@@ -105,20 +106,35 @@ class Lane:
 
     def settle(self) -> None:
         """Wait for all that was asked on this lane, on a caller's stream too."""
+        self._mark()
         if self.busy_on is not None:
             self.opened.cuda.wait_for_event(self._idle)
             self.busy_on = None
         self.opened.cuda.synchronize(self.stream)
 
     def follow(self, stream: Any, handle: int) -> None:
-        """Let a caller's stream wait for what runs on this lane, before it uses the same memory."""
+        """Let a stream wait for what a caller's stream was asked for on this lane: they share memory."""
         if self.busy_on is not None and self.busy_on != handle:
+            self._mark()
             self.opened.cuda.wait(stream, self._idle)
 
-    def lead(self, stream: Any, handle: int) -> None:
-        """Remember what a caller's stream was asked for, for whoever comes next to wait for."""
-        self.opened.cuda.record(self._idle, stream)
+    def lead(self, stream: Any, handle: int, *, marked: bool = True) -> None:
+        """Remember what a caller's stream was asked for, for whoever comes next to wait for.
+
+        Args:
+            stream: that stream.
+            handle: its handle.
+            marked: let the event stand for it now, in case the stream is gone by then; costs some microseconds.
+        """
         self.busy_on = handle
+        self._unmarked = stream
+        if marked:
+            self._mark()
+
+    def _mark(self) -> None:
+        if self._unmarked is not None:
+            self.opened.cuda.record(self._idle, self._unmarked)
+            self._unmarked = None
 
     def _taken(self, place: Place) -> np.ndarray[Any, Any]:
         taken: np.ndarray[Any, Any] = np.empty(place.view.shape, place.tensor.given)

@@ -61,9 +61,12 @@ class _Shapes:
         self._lane = lane
         self.case = Case(opened, lane.contexts, None, feeds)
         self.case.dropped = self.drop
-        self.outputs = [(place.tensor, place.view.shape) for place in self.case.outputs]
+        self.outputs = [
+            (place.tensor.name, place.tensor, place.view.shape, place.tensor.dtype.name) for place in self.case.outputs
+        ]
         self._graphs: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._seen: dict[tuple[int, ...], int] = {}
+        self.fitting: set[tuple[Any, ...]] = set()
         self._capturing = opened.cuda_graph and not self.case.data_dependent
 
     def go(self, addresses: tuple[int, ...], stream: Any, handle: int) -> None:
@@ -136,21 +139,24 @@ class OnDevice:
         self._all = len(places) > 0 and places == tuple(range(len(places)))
         self._cases: OrderedDict[tuple[tuple[int, ...], ...], _Shapes] = OrderedDict()
         self._streams: dict[int, Any] = {}
+        self._own = int(lane.stream)
         lane.on_close.append(self._close)
 
     def infer(self, call: DeviceCall) -> dict[str, Any]:
         """Run once; where the caller's kind of array has no stream, the work is done when this returns."""
-        lane = self._lane
-        handle = call.kind.stream(call.like)
-        stream = lane.stream if handle is None else self._stream(handle)
-        handle = int(lane.stream) if handle is None else handle
-        shapes = self._shapes(call)
+        lane, kind = self._lane, call.kind
+        asked = kind.stream(call.like)
+        stream = lane.stream if asked is None else self._streams.get(asked) or self._stream(asked)
+        handle = self._own if asked is None else asked
+        inputs, key = call.addresses, call.shapes
+        if not self._all or len(key) != len(self._places):
+            inputs, key = tuple(inputs[at] for at in self._places), tuple(key[at] for at in self._places)
+        shapes = self._cases.get(key) or self._new_shapes(key)
         made, addresses = self._outputs(shapes, call)
-        inputs = call.addresses if self._fits(call) else tuple(call.addresses[at] for at in self._places)
         lane.follow(stream, handle)
         shapes.go((*inputs, *addresses), stream, handle)
-        lane.lead(stream, handle)
-        if stream is lane.stream:
+        lane.lead(stream, handle, marked=not kind.keeps_streams)
+        if asked is None:
             lane.settle()
         if shapes.case.data_dependent:
             lane.settle()
@@ -158,27 +164,32 @@ class OnDevice:
             return {tensor.name: made[tensor.name] for tensor in lane.opened.outputs}
         return made
 
-    def _fits(self, call: DeviceCall) -> bool:
-        return self._all and len(call.addresses) == len(self._places)
-
-    def _shapes(self, call: DeviceCall) -> _Shapes:
-        key = call.shapes if self._fits(call) else tuple(call.shapes[at] for at in self._places)
-        found = self._cases.get(key)
-        if found is None:
-            if len(self._cases) >= _SHAPES:
-                self._lane.settle()
-                self._cases.popitem(last=False)[1].close()
-            key = tuple(tuple(shape) for shape in key)
-            found = self._cases[key] = _Shapes(self._lane, key)
+    def _new_shapes(self, shapes: tuple[tuple[int, ...], ...]) -> _Shapes:
+        if len(self._cases) >= _SHAPES:
+            self._lane.settle()
+            self._cases.popitem(last=False)[1].close()
+        key = tuple(tuple(shape) for shape in shapes)
+        found = self._cases[key] = _Shapes(self._lane, key)
         return found
 
     def _outputs(self, shapes: _Shapes, call: DeviceCall) -> tuple[dict[str, Any], list[int]]:
+        """Return the arrays for the outputs, and where they lie."""
+        kind, given = call.kind, call.outputs
         made, addresses = {}, []
-        for tensor, shape in shapes.outputs:
-            array = call.outputs.get(tensor.name) if call.outputs else None
-            array = self._empty(tensor, shape, call) if array is None else self._given(tensor, shape, call)
-            made[tensor.name] = array
-            addresses.append(call.kind.read(array)[0])
+        for name, tensor, shape, dtype in shapes.outputs:
+            if name in given:
+                array = given[name]
+                address, found, element = kind.read(array)
+                if (name, found, element) not in shapes.fitting:
+                    self._given(tensor, shape, call)
+                    shapes.fitting.add((name, found, element))
+            else:
+                array = kind.empty(shape, dtype, call.like)
+                if array is None:
+                    array = DeviceArray(self._cuda, shape, tensor.dtype)
+                address = kind.read(array)[0]
+            made[name] = array
+            addresses.append(address)
         return made, addresses
 
     def _given(self, tensor: Tensor, shape: tuple[int, ...], call: DeviceCall) -> Any:
@@ -203,9 +214,7 @@ class OnDevice:
         return array
 
     def _stream(self, handle: int) -> Any:
-        found = self._streams.get(handle)
-        if found is None:
-            found = self._streams[handle] = self._cuda.stream_at(handle)
+        found = self._streams[handle] = self._cuda.stream_at(handle)
         return found
 
     def _close(self) -> None:

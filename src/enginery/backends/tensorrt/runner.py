@@ -55,7 +55,8 @@ class TensorRTRunner:
         self._on_device = {lane: OnDevice(lane, places) for lane in self._lanes}
         # The lane used last is taken first: its graphs are warm.
         self._free = deque(self._lanes)
-        self._tickets = threading.Semaphore(contexts)
+        self._waiting = 0
+        self._changed = threading.Condition()
         self._pipelines: list[Pipeline] = []
         found = {tensor.name: tensor.dtype.name for tensor in opened.inputs}
         self.device_dtypes = {info.name: found.get(info.name, info.dtype) for info in inputs}
@@ -81,14 +82,32 @@ class TensorRTRunner:
             self._give_back(lane)
 
     def _take(self) -> Lane:
-        self._tickets.acquire()
+        try:
+            lane = self._free.pop()
+        except IndexError:
+            lane = self._wait()
         if self._device is not None:  # each thread has a device of its own, and a caller may have changed it
             self._here().cuda.set_device(self._device)
-        return self._free.pop()
+        return lane
+
+    def _wait(self) -> Lane:
+        """Wait until a lane is given back: who waits says so before it looks, and who gives looks after it gave."""
+        with self._changed:
+            self._waiting += 1
+            try:
+                while True:
+                    try:
+                        return self._free.pop()
+                    except IndexError:  # none yet, or another thread was sooner
+                        self._changed.wait()
+            finally:
+                self._waiting -= 1
 
     def _give_back(self, lane: Lane) -> None:
         self._free.append(lane)
-        self._tickets.release()
+        if self._waiting:
+            with self._changed:
+                self._changed.notify()
 
     def _here(self) -> Opened:
         assert self._opened is not None, "the session gives no calls after close"  # noqa: S101
@@ -111,7 +130,7 @@ class TensorRTRunner:
     def close(self) -> None:
         """Wait for calls under way, and free everything."""
         for _ in self._lanes:
-            self._tickets.acquire()
+            self._take()
         for pipeline in self._pipelines:
             pipeline.close()
         for lane in self._lanes:
