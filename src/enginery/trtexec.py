@@ -46,12 +46,20 @@ def run(spec: TrtexecSpec, library: Library, progress: Progress | None = None) -
         return Outcome(_only_version(spec))
     with tempfile.TemporaryDirectory(prefix="enginery-") as name:
         engine = _load(spec, library, Path(name)) if spec.load else _build(spec, library, Path(name), progress)
+        if spec.save:
+            _keep_plan(engine, Path(spec.save))
         record = _describe(engine, spec, library)
         if spec.export_layers:
             storage.write_text(Path(spec.export_layers), to_json(record.layers) + "\n")
         if not spec.measure:
             return Outcome(record)
         return measure(engine, with_defaults(spec, defaults_of(library.major)), record, progress)
+
+
+def _keep_plan(engine: Engine, path: Path) -> None:
+    """Write the plan of an engine folder to a file of its own, byte for byte."""
+    with storage.new_file(path) as part:
+        shutil.copyfile(engine.folder / ARTEFACT, part)
 
 
 def _only_version(spec: TrtexecSpec) -> TrtexecRecord:
@@ -81,11 +89,7 @@ def _build(spec: TrtexecSpec, library: Library, scratch: Path, progress: Progres
     _check_types(spec, graph.inputs, graph.outputs)
     shapes = _named_shapes(spec.shapes, graph.inputs, progress)
     output = Path(f"{spec.save}{_SUFFIX}") if spec.save else scratch / f"{Path(spec.onnx).stem}{_SUFFIX}"
-    engine = _built(spec, library, shapes, output, progress)
-    if spec.save:
-        with storage.new_file(Path(spec.save)) as part:
-            shutil.copyfile(engine.folder / ARTEFACT, part)
-    return engine
+    return _built(spec, library, shapes, output, progress)
 
 
 def _built(
@@ -96,6 +100,10 @@ def _built(
         from enginery.pipeline import optimize
 
         backends.get_available(library.backend, to_run=True)
+        if spec.options or spec.profiles:
+            given = ", ".join(spec.options) or "several profiles"
+            mend = "name the precision instead of --best, or leave these flags out"
+            raise UsageError(f"--best tries each precision with the library's own options, not {given}", mend=mend)
         optimize(
             spec.onnx, shapes=dict(shapes), precision="best", output=output, backends=[library.backend], max_error=1e-2,
             simplify=False, progress=progress,
@@ -123,6 +131,8 @@ def _load(spec: TrtexecSpec, library: Library, scratch: Path) -> Engine:
     from enginery.backends import engine as engines
 
     path = Path(spec.load)
+    if spec.save and storage.is_engine_folder(path):
+        raise UsageError(f"{path} is an engine folder already", mend="leave --saveEngine out")
     beside = Path(f"{spec.load}{_SUFFIX}")
     if storage.is_engine_folder(path):
         return engines.load(path)

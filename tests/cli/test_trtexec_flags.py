@@ -253,6 +253,18 @@ def test_each_flag_is_told_once_in_our_terms():
     assert meanings(off, Library("tensorrt", "8.6.1", "TensorRT")) == ("--fp16=false: as if it were left out",)
 
 
+def test_a_flag_that_does_nothing_in_its_line_says_so():
+    """Flags of the build where a plan is loaded, flags of measuring where none is measured."""
+    given, _ = read_flags(TRTEXEC, ["--fp16", "--iterations=3", "--shapes=x:1", "--exportTimes=t"])
+    library = Library("tensorrt", "8.6.1", "TensorRT")
+    loads = meanings(given, library, loads=True)
+    assert loads[0] == "--fp16: nothing, for a plan is loaded here and none is built"
+    assert not any("nothing" in line for line in loads[1:])
+    builds = meanings(given, library, measures=False)
+    idle = [line.partition(":")[0] for line in builds if line.endswith("nothing, for this line only builds")]
+    assert idle == ["--iterations", "--exportTimes"]
+
+
 def test_defaults_are_those_of_the_installed_version():
     """TensorRT 11 turned three defaults around; what no flag names is told."""
     late, early = defaults_of(11), defaults_of(8)

@@ -62,7 +62,8 @@ def command(context: click.Context, words: tuple[str, ...]) -> None:
         spec = request(given)
         library = choose_library(spec)
         frame.begin(library)
-        run_and_show(spec, library, meanings(given, library), as_json=as_json)
+        said = meanings(given, library, loads=bool(spec.load), measures=spec.measure)
+        run_and_show(spec, library, said, as_json=as_json)
 
 
 class Frame:
@@ -97,8 +98,16 @@ def framed(tool: str, words: Sequence[str], *, quiet: bool) -> Iterator[Frame]:
     frame.write("PASSED")
 
 
-def meanings(given: Sequence[Given], library: Library) -> tuple[str, ...]:
+def meanings(
+    given: Sequence[Given], library: Library, *, loads: bool = False, measures: bool = True
+) -> tuple[str, ...]:
     """Say once of each flag what it means here, and where the installed version's trtexec has it no more.
+
+    Args:
+        given: the flags.
+        library: what builds and runs.
+        loads: whether a plan is loaded, so that flags of the build do nothing.
+        measures: whether queries are measured, so that flags of measuring do something.
 
     Example:
         >>> from enginery.cli.trtexec_flags import TRTEXEC
@@ -107,11 +116,15 @@ def meanings(given: Sequence[Given], library: Library) -> tuple[str, ...]:
         >>> print(meanings(flags, Library("tensorrt", "11.4.0", "TensorRT"))[0])
         --fp16: precision fp16 for the whole graph (trtexec 11 has no such flag: the graph is typed)
     """
+    from enginery.cli.trtexec_flags import idle_in
+
     said: dict[str, None] = {}
     for one in given:
         flag = one.flag
         text = f"{flag.spelt.partition('=')[0]}: {flag.here}"
-        if one.value == "false":
+        if idle := idle_in(flag, loads=loads, measures=measures):
+            text = f"{flag.spelt.partition('=')[0]}: {idle}"
+        elif one.value == "false":
             text = f"{flag.spelt}=false: as if it were left out"
         elif flag.name in _TYPED and library.is_rtx:
             text += f" ({library.label} has no such flag: the graph is typed)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enginery.cli.flags import Flag, Tool
 
-__all__ = ["TRTEXEC"]
+__all__ = ["TRTEXEC", "idle_in"]
 
 _CALIBRATE = "quantise the model with recorded data first; its Q/DQ nodes are then built as they stand"
 _VERIFY = "compare with `enginery verify ENGINE MODEL --data FILE`"
@@ -191,3 +191,26 @@ TRTEXEC = Tool(
         ("Enginery's own", _OWN),
     ),
 )
+
+_BUILDING = frozenset(
+    flag.name
+    for flag in (*_SHAPES, *_PRECISION, *_BUILD, *_OWN)
+    if flag.name not in ("shapes", "skipInference", "backend", "json", "allowWeightStreaming")
+)
+_MEASURED = frozenset(flag.name for flag in _INFERENCE) | frozenset(
+    ("avgRuns", "percentile", "dumpOutput", "exportOutput", "dumpProfile", "exportProfile", "exportTimes")
+)
+
+
+def idle_in(flag: Flag, *, loads: bool, measures: bool) -> str:
+    """Say why a flag does nothing in this line; empty where it does something.
+
+    Example:
+        >>> idle_in(next(flag for flag in TRTEXEC.flags if flag.name == "fp16"), loads=True, measures=True)
+        'nothing, for a plan is loaded here and none is built'
+    """
+    if loads and flag.name in _BUILDING:
+        return "nothing, for a plan is loaded here and none is built"
+    if not measures and flag.name in _MEASURED:
+        return "nothing, for this line only builds"
+    return ""

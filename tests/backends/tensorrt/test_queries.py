@@ -6,7 +6,8 @@ import time
 
 import numpy as np
 import pytest
-from fake_gpu import FakeRuntime, X, Y, doubling, opened, session_of
+from clocked_gpu import ClockedRuntime
+from fake_gpu import X, Y, doubling, opened, session_of
 
 from enginery.backends.tensorrt.queries import Measuring, measure_queries
 from enginery.errors import RunError
@@ -14,25 +15,10 @@ from enginery.errors import RunError
 SHORT = Measuring(iterations=5, duration_s=0.0, warmup_ms=0.0)
 
 
-class Clocked(FakeRuntime):
-    """A fake GPU whose events know when they were recorded."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.at: dict[int, float] = {}
-
-    def cudaEventRecord(self, event, stream):  # noqa: N802 - CUDA's own name
-        self.at[event] = time.perf_counter()
-        return super().cudaEventRecord(event, stream)
-
-    def cudaEventElapsedTime(self, begin, end):  # noqa: N802 - CUDA's own name
-        return self._said("cudaEventElapsedTime"), (self.at[end] - self.at[begin]) * 1e3
-
-
 @pytest.fixture
 def gpu():
     """Return a fake GPU with a clock."""
-    return Clocked()
+    return ClockedRuntime()
 
 
 def measured(gpu, how, **options):
