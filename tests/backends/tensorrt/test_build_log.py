@@ -8,6 +8,7 @@ import re
 import threading
 import types
 
+import onnx.parser
 import pytest
 
 from enginery.backends.tensorrt.log import BuildLog
@@ -41,6 +42,28 @@ def test_a_real_builder_fills_its_log(api):
     assert [line.at_s for line in log.lines] == sorted(line.at_s for line in log.lines)
     assert "ERROR: " in log.tail()
     assert any("at least one output" in note for note in log.notes())
+
+
+@pytest.mark.parametrize(
+    ("nodes", "note"),
+    [
+        ("r = RandomNormalLike<seed=1.0>(x) y = Add(x, r)", "the seed of a random operator is not obeyed"),
+        ("q = QuantizeLinear(x, s, z) y = DequantizeLinear(q, s, z)", "UINT8 quantisation was read as INT8"),
+        ("y = Relu(x)", ""),
+    ],
+)
+def test_what_a_real_parser_warns_of_is_translated(api, nodes, note):
+    """Each warning becomes one note, however often it comes."""
+    trt = api.module
+    log = BuildLog(api)
+    network = trt.Builder(log.logger).create_network(api.network_flags())
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[4] x) => (float[4] y) <float s = {0.1}, uint8 z = {0}> '
+        f"{{ {nodes} }}"
+    )
+    assert trt.OnnxParser(network, log.logger).parse(model.SerializeToString()), log.errors()
+    assert len(log.notes()) == bool(note)
+    assert "".join(log.notes()).startswith(note)
 
 
 def test_two_logs_of_one_library_share_a_logger_and_not_their_lines(api):

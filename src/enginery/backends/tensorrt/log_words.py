@@ -90,6 +90,7 @@ _MEANINGS = (
     _means(r"zero-sized? tensors?|might or might not be zero", "a tensor may be empty at some allowed shape"),
     _means(r"scan length|loop.*trip", "a loop has both a limit and a condition, so its scan outputs may be cut: "
            "compare the outputs"),
+    _means(r"ignores the .?seed.? field", "the seed of a random operator is not obeyed: each run draws other numbers"),
     _means(r"is deprecated|deprecated in tensorrt", "{count} call{s} that this version has deprecated"),
 )  # fmt: skip
 
@@ -104,6 +105,9 @@ _BESIDE = (
     re.compile(r"check verbose logs for the list of affected weights", re.IGNORECASE),
 )
 """Lines that say nothing by themselves: another one of the same matter is told."""
+
+_PLACE = re.compile(r"^\S+\.(?:cpp|h):\d+: ")
+"""Where in TensorRT's own source a line comes from."""
 
 _FALSE_ALARM = re.compile(r"thread context has not been set", re.IGNORECASE)
 
@@ -160,7 +164,7 @@ def _quoted(unknown: dict[str, list[str]], label: str, where: str) -> tuple[str,
     """Tell lines that nobody has translated: each kind once, with its count."""
     told = []
     for key, texts in list(unknown.items())[:_GROUPS_SHOWN]:
-        line = " ".join(texts[0].split())
+        line = _PLACE.sub("", " ".join(texts[0].split()))
         line = line if len(line) <= _QUOTED else f"{line[:_QUOTED]}..."
         said = "reported" if key.startswith(("ERROR", "INTERNAL")) else "warned"
         times = f" ({len(texts)} times, of such a kind)" if len(texts) > 1 else ""
