@@ -2,6 +2,7 @@
 
     python -m benchmarks.gallery                         # all of them, on ONNX Runtime
     python -m benchmarks.gallery --only bert --only cnn  # by name or family
+    python -m benchmarks.gallery --backend tensorrt_rtx  # built ahead of time, in fp32 and fp16, with no GPU
     python -m benchmarks.gallery --backend onnxruntime --backend openvino --output benchmarks/results/gallery.json
 
 No weights are downloaded. Leaves with 1 where an entry failed that was not expected to.
@@ -22,7 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.gallery.processes import ROOT, run_entry, work
+from benchmarks.gallery.processes import ROOT, run_entry, run_together, work, work_together
 from benchmarks.gallery.result import Result, share_passed
 from benchmarks.gallery.table import gallery_text
 
@@ -64,6 +65,16 @@ def run(entries: Sequence[Entry], backends: Sequence[str], *, limit_s: float, ca
     return results
 
 
+def run_in_one(entries: Sequence[Entry], backends: Sequence[str], *, limit_s: float, catalogue: str) -> list[Result]:
+    """Try every entry on every backend, in one process for each backend, and print a line for each."""
+    results = []
+    for backend in backends:
+        for result in run_together(entries, backend, limit_s=limit_s, catalogue=catalogue):
+            results.append(result)
+            print(f"{len(results)}/{len(entries) * len(backends)} {_line(result)}", flush=True)
+    return results
+
+
 def _line(result: Result) -> str:
     error = "" if result.error is None else f", error {result.error:.1e}"
     reason = f" ({result.reason})" if result.reason else ""
@@ -100,11 +111,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         name, folder = asked.work
         work(next(entry for entry in entries if entry.name == name), Path(folder), backends[0])
         return 0
+    if asked.work_together:
+        work_together(entries, Path(asked.work_together), backends[0])
+        return 0
     chosen = choose(entries, asked.only)
     if asked.list:
         print("\n".join(f"{entry.name:28} {entry.family:20} {entry.source}" for entry in chosen))
         return 0
-    results = run(chosen, backends, limit_s=asked.limit, catalogue=asked.catalogue)
+    take = run_in_one if asked.together else run
+    results = take(chosen, backends, limit_s=asked.limit, catalogue=asked.catalogue)
     print("\n" + gallery_text(results, _style()))
     if asked.output:
         command = shlex.join(
@@ -123,8 +138,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--list", action="store_true", help="list the entries and leave")
     parser.add_argument("--limit", type=float, default=LIMIT_S, help="seconds for one entry (default: %(default)g)")
     parser.add_argument("--output", type=Path, help="write the results as JSON")
+    parser.add_argument("--together", action="store_true", help="all in one process: faster, and told at the end")
     parser.add_argument("--catalogue", default=CATALOGUE, help=argparse.SUPPRESS)
     parser.add_argument("--work", nargs=2, metavar=("NAME", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument("--work-together", metavar="FOLDER", help=argparse.SUPPRESS)
     return parser
 
 

@@ -68,7 +68,8 @@ class Attempt:
         self.result = replace(self.result, **found)
 
     def _fail(self, reason: str) -> None:
-        self._note(status="failed", reason=" ".join(reason.split()))
+        said = reason.replace(str(self.folder), "FOLDER").replace(str(Path.home()), "~")  # no place of this machine
+        self._note(status="failed", reason=" ".join(said.split()))
 
     def _make(self) -> None:
         made: Made = self.entry.make(self.folder)

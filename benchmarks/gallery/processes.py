@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from benchmarks.gallery.attempt import Attempt
     from benchmarks.gallery.entry import Entry
 
-__all__ = ["attempt", "read_result", "run_entry", "work"]
+__all__ = ["attempt", "read_result", "run_entry", "run_together", "work", "work_together"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,9 +37,8 @@ def run_entry(entry: Entry, backend: str, *, limit_s: float, catalogue: str) -> 
         catalogue: dotted name of the module whose ``ENTRIES`` hold the entry, for the new process to find it.
     """
     nothing = Result(entry.name, entry.family, entry.source, backend)
-    missing = [name for name in entry.needs if importlib.util.find_spec(name) is None]
-    if missing:
-        return _with(nothing, status="skipped", reason=f"not installed: {', '.join(missing)}")
+    if missing := _missing(entry):
+        return _skipped(nothing, missing)
     with tempfile.TemporaryDirectory(prefix="gallery-") as name:
         folder = Path(name)
         command = [
@@ -53,6 +53,67 @@ def run_entry(entry: Entry, backend: str, *, limit_s: float, catalogue: str) -> 
         else:
             found = _with(nothing, reason=_ended(status, said, limit_s, time.monotonic() - begin))
     return judge(found, known=entry.known)
+
+
+def run_together(entries: Sequence[Entry], backend: str, *, limit_s: float, catalogue: str) -> Iterator[Result]:
+    """Try entries one after another in one process, which imports its frameworks once.
+
+    A crash or a hang is that entry's alone: the next process goes on with the one after it.
+
+    Args:
+        entries: what to try.
+        backend: name of the backend.
+        limit_s: seconds for each; a process that takes more than that for each of its entries is ended.
+        catalogue: as for `run_entry`.
+    """
+    left = list(entries)
+    while left:
+        with tempfile.TemporaryDirectory(prefix="gallery-") as name:
+            folder = Path(name)
+            (folder / "names.json").write_text(json.dumps([entry.name for entry in left]), encoding="utf-8")
+            command = [
+                sys.executable, "-m", "benchmarks.gallery", "--work-together", str(folder), "--backend", backend,
+                "--catalogue", catalogue,
+            ]  # fmt: skip
+            begin = time.monotonic()
+            status, said = _call(command, folder / "log", limit_s * len(left))
+            ended = _ended(status, said, limit_s * len(left), time.monotonic() - begin)
+            found = [_result_of(folder / f"{at}.json") for at in range(len(left))]
+        known = found.index(None) if None in found else len(left)
+        yield from (
+            judge(result, known=entry.known) for entry, result in zip(left, found[:known], strict=False) if result
+        )
+        if known < len(left):
+            lost = left[known]
+            nothing = Result(lost.name, lost.family, lost.source, backend, reason=ended)
+            yield judge(nothing, known=lost.known)
+        left = left[known + 1 :]
+
+
+def _result_of(path: Path) -> Result | None:
+    return read_result(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+
+
+def work_together(entries: Sequence[Entry], folder: Path, backend: str) -> None:
+    """Try the entries that ``names.json`` lists, in this process; each result is written before the next begins."""
+    by_name = {entry.name: entry for entry in entries}
+    for at, name in enumerate(json.loads((folder / "names.json").read_text(encoding="utf-8"))):
+        entry = by_name[name]
+        with tempfile.TemporaryDirectory(prefix="gallery-", dir=folder) as own:
+            missing = _missing(entry)
+            nothing = Result(entry.name, entry.family, entry.source, backend)
+            result = _skipped(nothing, missing) if missing else attempt(entry, Path(own), backend).run()
+        part = folder / f"{at}.part"
+        part.write_text(json.dumps(asdict(result)), encoding="utf-8")
+        part.replace(folder / f"{at}.json")
+
+
+def _missing(entry: Entry) -> list[str]:
+    return [name for name in entry.needs if importlib.util.find_spec(name) is None]
+
+
+def _skipped(result: Result, missing: Sequence[str]) -> Result:
+    return _with(result, status="skipped", reason=f"not installed: {', '.join(missing)}")
 
 
 def work(entry: Entry, folder: Path, backend: str) -> None:
