@@ -37,6 +37,7 @@ class Opened:
         cuda: the calls.
         cuda_graph: whether calls are captured and replayed.
         detailed: name the layers to NVIDIA's tools.
+        runtime_config: what TensorRT-RTX makes contexts with; None for TensorRT.
     """
 
     def __init__(
@@ -50,11 +51,13 @@ class Opened:
         cuda: Cuda,
         cuda_graph: bool = True,
         detailed: bool = False,
+        runtime_config: Any = None,
     ) -> None:
         self.api, self.engine, self.log, self.cuda = api, engine, log, cuda
         self.inputs, self.outputs = inputs, outputs
         self.cuda_graph, self.detailed = cuda_graph, detailed
         self.scratch_bytes = versions.scratch_bytes(api, engine)
+        self.runtime_config = runtime_config
         self._said: set[str] = set()
         self._profiles = [self._read_profile(at) for at in range(engine.num_optimization_profiles)]
 
@@ -156,7 +159,9 @@ class Contexts:
     def _make(self, index: int) -> Held | None:
         """Make a context; None where the library lets no second one have this profile."""
         opened = self._opened
-        context = versions.new_context(opened.api, opened.engine, self._scratch, opened.scratch_bytes)
+        context = versions.new_context(
+            opened.api, opened.engine, self._scratch, opened.scratch_bytes, opened.runtime_config
+        )
         if context is None:
             raise opened.failure("make an execution context")
         chosen = context.set_optimization_profile_async(index, int(self._stream))

@@ -79,7 +79,8 @@ _MEANINGS: tuple[tuple[str, str], ...] = (
     ),
     (
         (
-            r"[Mm]agic tag does not match|[Tt]runcated|stdArchiveReader|Serialization Error|"
+            r"[Mm]agic tag does not match|header\.size == blobSize|kPLAN_MAGIC_TAG|"
+            r"[Tt]runcated|stdArchiveReader|Serialization Error|"
             r"deserializeCudaEngine.*size|Unexpected end of (?:plan|stream)|corrupt(?:ed)? (?:plan|engine)"
         ),
         "the plan is cut short or was changed: copy or build the engine again",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ class TensorRTRunner:
         contexts: how many calls may run at one time.
         copy_threads: how many threads copy a large array; 0 chooses by its size.
         device: CUDA's number of the GPU.
+        before_close: called when nothing runs any more, while everything is still there.
     """
 
     def __init__(
@@ -44,10 +46,12 @@ class TensorRTRunner:
         contexts: int = 1,
         copy_threads: int = 0,
         device: int = 0,
+        before_close: Callable[[], None] | None = None,
     ) -> None:
         self.placement = placement
         self._opened: Opened | None = opened
         self._copier = Copier(copy_threads)
+        self._before_close = before_close
         self._device = device if opened.cuda.device_count() > 1 else None
         self._lanes = [Lane(opened, self._copier) for _ in range(contexts)]
         names = [info.name for info in inputs]
@@ -82,24 +86,25 @@ class TensorRTRunner:
             self._give_back(lane)
 
     def _take(self) -> Lane:
-        try:
-            lane = self._free.pop()
-        except IndexError:
-            lane = self._wait()
+        lane = self._free_lane() or self._wait()
         if self._device is not None:  # each thread has a device of its own, and a caller may have changed it
             self._here().cuda.set_device(self._device)
         return lane
+
+    def _free_lane(self) -> Lane | None:
+        try:
+            return self._free.pop()
+        except IndexError:
+            return None
 
     def _wait(self) -> Lane:
         """Wait until a lane is given back: who waits says so before it looks, and who gives looks after it gave."""
         with self._changed:
             self._waiting += 1
             try:
-                while True:
-                    try:
-                        return self._free.pop()
-                    except IndexError:  # none yet, or another thread was sooner
-                        self._changed.wait()
+                while (lane := self._free_lane()) is None:
+                    self._changed.wait()
+                return lane
             finally:
                 self._waiting -= 1
 
@@ -131,6 +136,8 @@ class TensorRTRunner:
         """Wait for calls under way, and free everything."""
         for _ in self._lanes:
             self._take()
+        if self._before_close is not None:
+            self._before_close()
         for pipeline in self._pipelines:
             pipeline.close()
         for lane in self._lanes:

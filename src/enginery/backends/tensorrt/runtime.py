@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from enginery.backends.base import Runner
-from enginery.backends.tensorrt import versions
+from enginery.backends.tensorrt import runtime_cache, versions
 from enginery.backends.tensorrt.contexts import Opened
 from enginery.backends.tensorrt.cuda import DeviceInfo, load_cuda
 from enginery.backends.tensorrt.diagnosis import meaning_of
@@ -16,8 +16,10 @@ from enginery.backends.tensorrt.options import listed
 from enginery.backends.tensorrt.plugins import load_plugins
 from enginery.backends.tensorrt.runner import TensorRTRunner
 from enginery.backends.tensorrt.tensors import read_tensors
+from enginery.backends.tensorrt.timing_cache import Device
 from enginery.backends.tensorrt.versions import Api
 from enginery.errors import BackendUnavailableError, BuildError
+from enginery.machine import describe_machine
 from enginery.records import ManifestRecord, TargetRecord
 from enginery.spec import Option
 
@@ -54,14 +56,36 @@ def open_plan(api: Api, folder: Path, manifest: ManifestRecord, options: Mapping
     if int(options["weight_budget_mib"]) >= 0:
         versions.set_weight_budget(api, engine, int(options["weight_budget_mib"]) << 20)
     inputs, outputs = read_tensors(api, engine, manifest.inputs, manifest.outputs)
+    runtime_config = versions.new_runtime_config(api, engine)
     opened = Opened(
-        api, engine, inputs, outputs, log, cuda=cuda,
-        cuda_graph=bool(options["cuda_graph"]), detailed=bool(options["profiling"]),
+        api, engine, inputs, outputs, log, cuda=cuda, cuda_graph=bool(options["cuda_graph"]),
+        detailed=bool(options["profiling"]), runtime_config=runtime_config,
     )  # fmt: skip
+    compiled = _compiled_here(api, runtime_config, manifest, here, opened)
     return TensorRTRunner(
         opened, manifest.inputs, f"{here.name} (GPU {index}), {api.library.label} {api.version}",
         contexts=int(options["contexts"]), copy_threads=int(options["copy_threads"]), device=index,
+        before_close=compiled,
     )  # fmt: skip
+
+
+def _compiled_here(
+    api: Api, runtime_config: Any, manifest: ManifestRecord, here: DeviceInfo, opened: Opened
+) -> Callable[[], None] | None:
+    """Let TensorRT-RTX use what it compiled for this plan before; return what keeps the rest, for the end."""
+    device = Device.of(describe_machine(), here.index)
+    if runtime_config is None or device is None:
+        return None
+    cached = runtime_cache.attach(
+        api, runtime_config, runtime_cache.cache_key(api, manifest.files[_PLAN].sha256, device)
+    )
+
+    def keep() -> None:
+        cached.keep()
+        for note in cached.notes:
+            opened.say_once(note)
+
+    return keep
 
 
 def check_target(api: Api, target: TargetRecord, here: DeviceInfo, options: Mapping[str, Option]) -> None:

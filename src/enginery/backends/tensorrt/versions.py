@@ -112,11 +112,17 @@ FEATURES: Mapping[str, Feature] = {
     "ICudaEngine.weight_streaming_budget": Feature("weights streamed from the host", "10.0-10.16", ""),
     "ICudaEngine.weight_streaming_budget_v2": Feature("weights streamed from the host", "10.1+", "1.4+"),
     "ExecutionContextAllocationStrategy.USER_MANAGED": Feature("memory of the caller's", "10.0+", "1.4+"),
+    "ICudaEngine.create_runtime_config": Feature("how contexts are made", "10.11+", "1.4+"),
+    "IRuntimeConfig.dynamic_shapes_kernel_specialization_strategy": Feature(
+        "kernels compiled for each shape", "", "1.4+"
+    ),
+    "IRuntimeConfig.set_execution_context_allocation_strategy": Feature("memory of the caller's", "10.11+", "1.4+"),
     "IExecutionContext.set_device_memory": Feature("memory of the caller's", "10.1+", "1.4+"),
     "Runtime.engine_host_code_allowed": Feature("running a version-compatible plan", "8.6+", "1.4+"),
     "DataType.BF16": Feature("bfloat16", "10.0+", "1.4+"),
     "DataType.FP8": Feature("float8", "8.6+", "1.4+"),
     "DataType.INT64": Feature("64-bit integers", "10.0+", "1.4+"),
+    "DynamicShapesKernelSpecializationStrategy.EAGER": Feature("kernels compiled for each shape", "", "1.4+"),
     "BuilderFlag.FP16": Feature("precision by a builder flag", "8.5-10.16", "1.4"),
     "BuilderFlag.INT8": Feature("precision by a builder flag", "8.5-10.16", "1.4"),
     "BuilderFlag.OBEY_PRECISION_CONSTRAINTS": Feature("precision by a layer's name", "8.5-10.16", "1.4"),
@@ -448,9 +454,28 @@ def scratch_bytes(api: Api, engine: Any) -> int:
     return int(engine.device_memory_size_v2 if later else engine.device_memory_size)
 
 
-def new_context(api: Api, engine: Any, address: int, size: int) -> Any:
+def new_runtime_config(api: Api, engine: Any) -> Any:
+    """Return the ``IRuntimeConfig`` that TensorRT-RTX makes contexts with; None for TensorRT, which needs none.
+
+    Kernels for new shapes are compiled when the shape is set, not in the background: what was captured meanwhile would
+    keep the slower ones.
+    """
+    if not api.is_rtx:
+        return None
+    runtime_config = engine.create_runtime_config()
+    runtime_config.set_execution_context_allocation_strategy(
+        api.need("ExecutionContextAllocationStrategy.USER_MANAGED")
+    )
+    eager = api.need("DynamicShapesKernelSpecializationStrategy.EAGER")
+    runtime_config.dynamic_shapes_kernel_specialization_strategy = eager
+    return runtime_config
+
+
+def new_context(api: Api, engine: Any, address: int, size: int, runtime_config: Any = None) -> Any:
     """Make an execution context that works in memory of ours; None where the library refuses."""
-    if api.find("ICudaEngine.create_execution_context_without_device_memory") is not None:
+    if runtime_config is not None:
+        context = engine.create_execution_context(runtime_config)
+    elif api.find("ICudaEngine.create_execution_context_without_device_memory") is not None:
         context = engine.create_execution_context_without_device_memory()
     else:
         context = engine.create_execution_context(api.need("ExecutionContextAllocationStrategy.USER_MANAGED"))
