@@ -23,8 +23,10 @@ from enginery.graph.passes.fold_constants import FoldConstants
 from enginery.graph.passes.inline_functions import InlineFunctions
 from enginery.graph.passes.lift_constants import LiftConstants
 from enginery.graph.passes.merge_duplicates import MergeEqualInitializers, MergeEqualNodes
+from enginery.graph.passes.plain_shapes import PlainShapes
 from enginery.graph.passes.remove_unused import RemoveUnused
 from enginery.graph.passes.sort_nodes import SortNodes
+from enginery.graph.passes.straighten_attention import StraightenAttention
 from enginery.graph.weights import drop_pages
 from enginery.records import PassRecord, SimplifyRecord
 
@@ -42,6 +44,8 @@ PASSES: tuple[Pass, ...] = (
     SortNodes(),
     EliminateIdentities(),
     FoldConstants(),
+    StraightenAttention(),
+    PlainShapes(),
     LiftConstants(),
     DropDropout(),
     DropNoOps(),
