@@ -27,7 +27,7 @@ def with_driver(machine, driver):
 def test_examine_names_every_backend_and_core_dependency(monkeypatch, machine):
     """Each backend of the table and each dependency has a row, and the record survives JSON."""
     monkeypatch.setattr(checkup, "describe_machine", lambda: machine)
-    monkeypatch.setattr(checkup, "failure_of", lambda *_: ("", '{"available": true, "version": "1"}\n'))
+    monkeypatch.setattr(checkup, "failure_of", lambda *_: ("", '{"available": true, "runs": true, "version": "1"}\n'))
     record = checkup.examine()
     names = {(row.group, row.name) for row in record.rows}
     assert {("backend", name) for name in backends.names()} <= names
@@ -78,6 +78,14 @@ def test_a_backend_is_recommended_where_it_can_run(monkeypatch, machine):
     assert "tensorrt-cu12" in checkup._backend_row("tensorrt", with_driver(machine, "570.86")).mend
     assert checkup._backend_row("tensorrt", with_driver(machine, "580.65")).mend == "pip install it"
     assert checkup._backend_row("openvino", machine).mend == "pip install it"
+
+
+def test_a_backend_that_only_builds_says_so(monkeypatch, machine):
+    """It is here, and the row says what it cannot do, and why."""
+    found = '{"available": true, "runs": false, "version": "1.7", "reason": "no GPU is here", "mend": "go elsewhere"}'
+    monkeypatch.setattr(checkup, "failure_of", lambda *_: ("", found))
+    row = checkup._backend_row("tensorrt_rtx", machine)
+    assert (row.status, row.why, row.mend) == ("here", "only builds: no GPU is here", "")
 
 
 def test_a_library_that_is_too_old_is_broken(monkeypatch, machine):

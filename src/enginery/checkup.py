@@ -202,7 +202,8 @@ def _backend_row(name: str, machine: MachineRecord) -> DoctorRow:
         return DoctorRow("backend", name, None, "broken", why, f'pip install --force-reinstall "{_DISTRIBUTION}"')
     found = json.loads(printed.splitlines()[-1])
     if found["available"]:
-        return DoctorRow("backend", name, found["version"], "here", summary)
+        why = summary if found["runs"] else f"only builds: {found['reason']}"
+        return DoctorRow("backend", name, found["version"], "here", why)
     reason, mend = found["reason"], found["mend"].removeprefix("run: ")
     if name in _ONLY_ON_GPU and mend and machine.driver is None:
         return DoctorRow("backend", name, found["version"], "missing", f"{reason}; needs an NVIDIA GPU, none is here")
