@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from enginery.errors import GraphError
 from enginery.graph.partition import partition
+from enginery.graph.parts.dependence import reads
 from enginery.graph.parts.extract import working_copy
 from enginery.graph.parts.order import predecessors
 
@@ -93,7 +94,7 @@ def feeds_of(model: ir.Model) -> dict:
 
 def live_nodes(model: ir.Model) -> dict:
     """Return the names of the nodes that are cut, each with those of the nodes before it."""
-    before = predecessors(working_copy(model)[0].graph)
+    before = predecessors({node: reads(node) for node in working_copy(model)[0].graph})
     return {node.name: [other.name for other in others] for node, others in before.items()}
 
 

@@ -69,17 +69,19 @@ class _Plan:
     """Which nodes are the main backend's, while that is settled."""
 
     def __init__(self, graph: ir.Graph, supported: Callable[[ir.Node], bool]) -> None:
-        self.before = predecessors(graph)
+        self._reads = {node: reads(node) for node in graph}
+        self.before = predecessors(self._reads)
         self.takes = {node: bool(supported(node)) for node in graph}
         self.main = dict(self.takes)
         self.moved: dict[ir.Node, str] = {}
         self.level = levels(self.before, self.main)
         self._dependence: Dependence = study(graph)
         self._copied: dict[ir.Value, tuple[ir.Node, ...] | None] = {}
+        self._choosy = [node for node in graph if self.main[node] and self._may_be_misplaced(node)]
 
     def settle(self, min_nodes: int) -> None:
         """Give nodes to the rest until each that is left can have what it reads, and is worth its hand-overs."""
-        while moved := self._misplaced() or self._island(min_nodes):
+        while moved := self._misplaced() or self._islands(min_nodes):
             self.moved.update(moved)
             self.main.update(dict.fromkeys(moved, False))
             self.level = levels(self.before, self.main)
@@ -102,7 +104,7 @@ class _Plan:
         if maker is None or value not in self._dependence.sized_by_inputs or not self.takes[maker]:
             return None
         found: dict[ir.Node, None] = {}
-        for read in () if maker.op_type in ("Shape", "Size") else reads(maker):
+        for read in () if maker.op_type in ("Shape", "Size") else self._reads[maker]:
             if read.producer() is not None:
                 others = self.copies(read)
                 if others is None:
@@ -112,16 +114,29 @@ class _Plan:
 
     def _misplaced(self) -> dict[ir.Node, str]:
         """Return the nodes of the main backend that cannot have what they read where they are, with why."""
-        found = {node: self._trouble(node) for node, main in self.main.items() if main}
+        found = {node: self._trouble(node) for node in self._choosy if self.main[node]}
         return {node: why for node, why in found.items() if why}
+
+    def _may_be_misplaced(self, node: ir.Node) -> bool:
+        """Say whether a node can be in trouble wherever the cuts are; most cannot, and are not looked at again."""
+        import onnx_ir as ir
+
+        return (
+            any(value.type is not None and not isinstance(value.type, ir.TensorType) for value in self._around(node))
+            or not self._dependence.sized_by_data.isdisjoint(self._reads[node])
+            or any(not value.is_initializer() for value in shape_operands(node))
+        )
+
+    def _around(self, node: ir.Node) -> tuple[ir.Value, ...]:
+        return (*self._reads[node], *node.outputs)
 
     def _trouble(self, node: ir.Node) -> str:
         import onnx_ir as ir
 
-        for value in (*reads(node), *node.outputs):
+        for value in self._around(node):
             if value.type is not None and not isinstance(value.type, ir.TensorType) and self._is_cut(value, node):
                 return f"{value.name!r} is no tensor, and is handed over"
-        for value in reads(node):
+        for value in self._reads[node]:
             if value in self._dependence.sized_by_data and self._is_from_outside(value, node):
                 return f"the size of {value.name!r}, which is handed over, depends on data"
         for operand in shape_operands(node):
@@ -137,7 +152,7 @@ class _Plan:
         """Say whether a value that a node reads or makes goes to another step, or comes from or to the caller."""
         if value.producer() is not node:
             return value.is_graph_input() or self._is_from_outside(value, node)
-        readers = {reader for reader, others in self.before.items() if node in others and value in reads(reader)}
+        readers = {reader for reader, others in self.before.items() if node in others and value in self._reads[reader]}
         return value.is_graph_output() or any(self.level[reader] != self.level[node] for reader in readers)
 
     def _outer_root(self, value: ir.Value, node: ir.Node) -> ir.Value | None:
@@ -155,22 +170,24 @@ class _Plan:
             if self.level[maker] != self.level[node]:
                 return one
             if maker.op_type not in ("Shape", "Size"):
-                left.extend(reads(maker))
+                left.extend(self._reads[maker])
         return None
 
-    def _island(self, min_nodes: int) -> dict[ir.Node, str]:
-        """Return the smallest piece of the main backend's that is not worth a hand-over; empty where all are."""
+    def _islands(self, min_nodes: int) -> dict[ir.Node, str]:
+        """Return the pieces of the first step with any that are not worth their hand-overs; empty where all are."""
         if all(self.main.values()):
             return {}
-        found: list[list[ir.Node]] = []
         for nodes in self.steps():
-            pieces = components(nodes, self.before) if self.main[nodes[0]] else ()
-            found += [piece for piece in pieces if len(piece) < min_nodes and not any(map(_takes_long, piece))]
-        if not found:
-            return {}
-        least = min(found, key=len)
-        why = f"{len(least)} nodes by themselves are not worth handing over"
-        return dict.fromkeys(least, why if len(least) > 1 else "one node by itself is not worth handing over")
+            pieces = components(nodes, self.before) if nodes and self.main[nodes[0]] else ()
+            small = [piece for piece in pieces if len(piece) < min_nodes and not any(map(_takes_long, piece))]
+            if small:
+                return {node: _why_small(len(piece)) for piece in small for node in piece}
+        return {}
+
+
+def _why_small(count: int) -> str:
+    said = "one node by itself is" if count == 1 else f"{count} nodes by themselves are"
+    return f"{said} not worth handing over"
 
 
 def _takes_long(node: ir.Node) -> bool:
@@ -186,12 +203,12 @@ def _parts(work: ir.Model, plan: _Plan, reason: str) -> list[Part]:
         nodes = steps[at]
         outputs = [value for node in nodes for value in node.outputs if value in needed]
         main = bool(nodes) and plan.main[nodes[0]]
-        kept, copies, cut = _close(outputs, set(nodes), plan, main=main)
+        kept, cut = _close(outputs, set(nodes), plan, main=main)
         needed.update(dict.fromkeys(cut))
         if outputs:
-            cuts.append((main, [node for node in nodes if node in kept], copies, cut, outputs))
+            cuts.append((main, [node for node in nodes if node in kept], cut, outputs))
     found = []
-    for at, (main, own, copies, cut, outputs) in enumerate(reversed(cuts)):
+    for at, (main, own, cut, outputs) in enumerate(reversed(cuts)):
         inputs = list(_in_order(work.graph, cut))
         for value in (*inputs, *outputs):
             if value.producer() is not None:
@@ -200,7 +217,6 @@ def _parts(work: ir.Model, plan: _Plan, reason: str) -> list[Part]:
         model = extract(
             work,
             f"{work.graph.name or 'graph'}_{at}",
-            {*names, *(node.name or "" for node in copies)},
             [value.name or "" for value in inputs],
             [value.name or "" for value in outputs],
         )
@@ -210,8 +226,8 @@ def _parts(work: ir.Model, plan: _Plan, reason: str) -> list[Part]:
 
 def _close(
     outputs: list[ir.Value], own: set[ir.Node], plan: _Plan, *, main: bool
-) -> tuple[set[ir.Node], set[ir.Node], dict[ir.Value, None]]:
-    """Go back from a part's outputs: the nodes of its own that make them, those it repeats, and what it reads."""
+) -> tuple[set[ir.Node], dict[ir.Value, None]]:
+    """Go back from a part's outputs to the nodes of its own that make them, past those it repeats, to what it reads."""
     kept: set[ir.Node] = set()
     copies: set[ir.Node] = set()
     cut: dict[ir.Value, None] = {}
@@ -232,7 +248,7 @@ def _close(
             left.extend(reads(maker))
         else:
             cut[value] = None
-    return kept, copies, cut
+    return kept, cut
 
 
 def _in_order(graph: ir.Graph, values: Mapping[ir.Value, None]) -> Iterator[ir.Value]:

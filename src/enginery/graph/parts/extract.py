@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from enginery.errors import GraphError
@@ -68,44 +68,35 @@ def check_hand_over(value: ir.Value, reason: str = "") -> None:
     value.shape = ir.Shape(dims)
 
 
-def extract(
-    work: ir.Model, name: str, nodes: Collection[str], inputs: Sequence[str], outputs: Sequence[str]
-) -> ir.Model:
-    """Return the model of some nodes of a working copy.
+def extract(work: ir.Model, name: str, inputs: Sequence[str], outputs: Sequence[str]) -> ir.Model:
+    """Return the model of the nodes of a working copy that make some values of others.
 
     Args:
         work: where they are; it is not changed, and shares its weights.
         name: of the new graph.
-        nodes: their names.
         inputs: names of the values they read, the whole's own inputs among them; weights are not.
-        outputs: names of the values that others read.
+        outputs: names of the values they make.
     """
     import onnx_ir as ir
 
-    copy = work.clone()
-    graph = copy.graph
+    graph = ir.convenience.extract(work.graph, inputs, outputs)
     graph.name = name
-    values = {value.name: value for node in graph for value in node.outputs}
-    values.update({value.name: value for value in graph.inputs})
-    graph.outputs.clear()
-    graph.outputs.extend(values[one] for one in outputs)
-    given = []
-    for one in inputs:
-        value = values[one]
-        if value.producer() is not None:
-            fresh = ir.Value(name=one, shape=value.shape, type=value.type)
-            fresh.metadata_props.update(value.metadata_props)
-            ir.convenience.replace_all_uses_with(value, fresh)
-            value = fresh
-        given.append(value)
-    _remove(graph, [node for node in graph if node.name not in nodes])
-    graph.inputs.clear()
-    graph.inputs.extend(given)
-    version = copy.opset_imports.get("", 0)
-    RemoveUnused().apply(copy)
+    model = ir.Model(
+        graph,
+        ir_version=work.ir_version,
+        producer_name=work.producer_name,
+        producer_version=work.producer_version,
+        domain=work.domain,
+        model_version=work.model_version,
+        doc_string=work.doc_string,
+        functions=[function.clone() for function in work.functions.values()],
+        metadata_props=dict(work.metadata_props),
+    )
+    version = model.opset_imports.get("", 0)
+    RemoveUnused().apply(model)
     if version:
-        copy.opset_imports[""] = version  # every reader expects it, even where all nodes are others' own
-    return copy
+        model.opset_imports[""] = version  # every reader expects it, even where all nodes are others' own
+    return model
 
 
 def _unneeded(graph: ir.Graph) -> list[ir.Node]:

@@ -5,19 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from enginery.graph.parts.dependence import reads
-
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = ["components", "levels", "predecessors"]
 
 
-def predecessors(graph: ir.Graph) -> dict[ir.Node, tuple[ir.Node, ...]]:
-    """Return the nodes of a graph in their order, each with those whose outputs it or its subgraphs read."""
+def predecessors(reads: Mapping[ir.Node, tuple[ir.Value, ...]]) -> dict[ir.Node, tuple[ir.Node, ...]]:
+    """Return for each node those that make what it and its subgraphs read.
+
+    Args:
+        reads: what each node reads, the nodes in order.
+    """
     found = {}
-    for node in graph:
-        makers = (value.producer() for value in reads(node))
+    for node, values in reads.items():
+        makers = (value.producer() for value in values)
         found[node] = tuple(dict.fromkeys(maker for maker in makers if maker is not None))
     return found
 
