@@ -152,7 +152,6 @@ def quantize(
         GraphError: the graph cannot be quantised.
         OutputError: `output` cannot be written.
     """
-    from enginery.fitting import with_open_dims
     from enginery.graph import base, files
     from enginery.inputs.recorded import load_data
 
@@ -164,7 +163,7 @@ def quantize(
     asked = SourceSpec.of(example_inputs, **said)
     with staging(output.resolve()) as folder, opened(source, asked) as found:
         prepared = prepare(found, folder, shapes=shapes, simplify=True, progress=progress)
-        cases = load_data(data, with_open_dims(prepared.inputs, progress.say), say=progress.say)
+        cases = load_data(data, prepared.inputs, say=progress.say)
         with progress.step("quantize"):
             batches = [case.feeds for case in cases]
             model = files.load(prepared.path)

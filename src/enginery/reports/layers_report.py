@@ -13,7 +13,7 @@ from enginery.reports.layout import PLAIN, Column, Style, join, paragraph, table
 __all__ = ["layers_text"]
 
 _NAME = 34
-_NODE = 40
+_NODE = 32
 _SHOWN = 2
 _JOINED = re.compile(r" \+ | \|\| ")
 _COPY = re.compile(r"^Reformatting CopyNode for (Input|Output) Tensor (\d+) to (.*)$", re.DOTALL)

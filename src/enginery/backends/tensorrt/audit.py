@@ -62,7 +62,7 @@ def _check_one(layers: Sequence[LayerRecord], plan: PrecisionPlan, precision: st
     """Check the layers that should compute in one precision; return a note."""
     meant = [one for one in layers if _is_meant(one, plan, precision)]
     hidden = [one for one in meant if not one.precision]
-    heavy = [one for one in meant if any(word in one.kind.lower() for word in _HEAVY)]
+    heavy = [one for one in meant if _is_heavy(one)]
     judged = [one for one in heavy if one.precision] or [one for one in meant if one.precision]
     built = [one for one in judged if one.precision in (precision, *allowed) or _is_narrower(one.precision, precision)]
     if judged and len(built) < _HARDLY * len(judged):
@@ -83,7 +83,13 @@ def _is_meant(one: LayerRecord, plan: PrecisionPlan, precision: str) -> bool:
     if one.kind == UNREADABLE or not one.kind or not is_compute(one.kind):
         return False
     wanted = {plan.of(node) for node in one.nodes} or {plan.precision}
-    return wanted == {precision} or (precision == "int8" and "int8" in wanted)
+    if precision == "int8":  # a bias beside a quantised product is added in a wider type
+        return "int8" in wanted and _is_heavy(one)
+    return wanted == {precision}
+
+
+def _is_heavy(one: LayerRecord) -> bool:
+    return any(word in one.kind.lower() for word in _HEAVY)
 
 
 def _is_narrower(built: str, asked: str) -> bool:

@@ -31,6 +31,7 @@ UNREADABLE = "unreadable"
 
 _BARE_NUMBER = re.compile(r"(?<=[:\[, ])(-?)(?:inf|nan)(?=[,\]} \n])")
 _EXCERPT = 80
+_PASSING = ("IDENTITY", "SHUFFLE", "SQUEEZE", "UNSQUEEZE")
 
 
 def read_layers(api: Api, engine: Any, graph: ir.Model) -> tuple[LayerRecord, ...]:
@@ -66,10 +67,21 @@ def read_engine_text(text: str, graph: ir.Model) -> tuple[LayerRecord, ...]:
 def read_network_layers(api: Api, network: Any, graph: ir.Model) -> tuple[LayerRecord, ...]:
     """Read the layers of a typed network before it is built, where the engine cannot be opened here.
 
-    In a typed network a layer computes in the types it says: only fusion and formats are still open.
+    In a typed network a layer computes in the types it says: only fusion and formats are still open. One that reads
+    what is dequantised is going to be fused with that, and computes in INT8.
     """
     names = NodeNames(graph)
-    return tuple(_network_record(api, network.get_layer(at), names) for at in range(network.num_layers))
+    dequantised: set[str] = set()
+    found = []
+    for at in range(network.num_layers):
+        layer = network.get_layer(at)
+        record = _network_record(api, layer, names)
+        first = layer.get_input(0) if layer.num_inputs else None
+        quantised = first is not None and first.name in dequantised
+        if record.kind == "DEQUANTIZE" or (quantised and record.kind in _PASSING):
+            dequantised.update(layer.get_output(place).name for place in range(layer.num_outputs))
+        found.append(replace(record, precision="int8") if quantised and record.precision else record)
+    return tuple(found)
 
 
 def count(layers: Iterable[LayerRecord]) -> dict[str, int]:
