@@ -108,6 +108,30 @@ def test_ctrl_c_cancels_the_build_and_nothing_else(api, monkeypatch):
     assert signal.getsignal(signal.SIGINT) is before
 
 
+def test_what_another_signal_does_waits_for_the_builder(api, monkeypatch):
+    """SIGTERM's own handler is called when TensorRT has returned, and not in the middle of its callback."""
+    monkeypatch.setattr("enginery.backends.tensorrt.building_progress._EVERY_S", 0.0)
+    job, plans, sent = Job(api), [], []
+
+    def leave(number, _frame):
+        raise SystemExit(128 + number)
+
+    def terminate(_advance):
+        if not sent:
+            sent.append(1)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        with listening(terminate), pytest.raises(SystemExit) as caught, following(api, job.config, job.log):
+            plans.append(job.build())
+        assert signal.getsignal(signal.SIGTERM) is leave
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert caught.value.code == 143
+    assert plans == [None]
+
+
 def test_how_long_a_build_took_foretells_a_similar_one(api):
     """The first of a kind has no forecast, the second has; one that failed is not remembered."""
     job = Job(api)

@@ -25,6 +25,7 @@ from enginery.progress import Advance, Listener, listener
 __all__ = ["following"]
 
 _EVERY_S = 0.2
+_HELD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _PHASE = 100
 
 
@@ -55,7 +56,7 @@ def following(
             stack.enter_context(_monitored(api, config, follower))
         else:
             stack.enter_context(_read_from(log, follower, int(config.num_optimization_profiles)))
-        stack.enter_context(_interrupts_kept_by(follower))
+        stack.enter_context(_signals_held(follower))
         yield
         follower.tell(1.0, "built", at_once=True)
     if work is not None:
@@ -70,6 +71,7 @@ class _Follower:
 
     def __init__(self, hear: Listener | None, expected_s: float | None) -> None:
         self.stopped: BaseException | None = None
+        self.cancelled = False
         self._hear = hear
         self._expected_s = expected_s
         self._furthest = 0.0
@@ -90,7 +92,7 @@ class _Follower:
                     self._hear(Advance(self._furthest, phase[:_PHASE], self._expected_s))
                 except BaseException as error:  # noqa: BLE001 - raised again when TensorRT has returned
                     self.stopped = error
-            return self.stopped is None
+            return self.stopped is None and not self.cancelled
 
     def raise_what_stopped(self) -> None:
         """Raise what said that the build should stop, now that TensorRT has returned."""
@@ -146,23 +148,29 @@ def _make_monitor(api: Api, follower: _Follower, phases: Phases) -> Any:
 
 
 @contextlib.contextmanager
-def _interrupts_kept_by(follower: _Follower) -> Iterator[None]:
-    """Let Ctrl-C cancel the build: an exception out of a callback would end the process.
+def _signals_held(follower: _Follower) -> Iterator[None]:
+    """Let Ctrl-C and its like cancel the build first, and do what they always do when TensorRT has returned.
 
-    A second Ctrl-C ends the process at once, for a builder without a monitor cannot be cancelled. Only the main
-    thread may change what a signal does; in another one nothing is done.
+    An exception out of a callback would end the process. A second Ctrl-C does so at once, for a builder without a
+    monitor cannot be cancelled. Only the main thread may change what a signal does; in another one nothing is done.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.getsignal(signal.SIGINT)
+    came: list[int] = []
 
-    def keep(_signal: int, _frame: Any) -> None:
-        follower.stopped = KeyboardInterrupt()
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
+    def hold(number: int, _frame: Any) -> None:
+        came.append(number)
+        follower.cancelled = True
+        signal.signal(number, signal.SIG_DFL)
 
-    signal.signal(signal.SIGINT, keep)
+    before = {number: found for number in _HELD if callable(found := signal.getsignal(number))}
+    for number in before:
+        signal.signal(number, hold)
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, found in before.items():
+            signal.signal(number, found)
+        for late in came:
+            before[signal.Signals(late)](late, None)
