@@ -174,6 +174,7 @@ def test_versions_without_a_monitor_are_read_from_their_log():
 LINES_OF_8_6 = """\
 Original: 5 layers
 After dead-layer removal: 5 layers
+After Myelin optimization: 5 layers
 After vertical fusions: 4 layers
 After final dead-layer removal: 4 layers
 After tensor merging: 4 layers
@@ -207,7 +208,7 @@ def test_fractions_from_the_log_of_8_6():
 def test_each_profile_is_timed():
     """With two profiles, the layers of one are half."""
     reader = LogFraction(profiles=2)
-    for line in LINES_OF_8_6[:6]:
+    for line in LINES_OF_8_6[:7]:
         reader.take(line)
     for layer in range(4):
         fraction, _ = reader.take(f"=============== Computing costs for conv{layer}")

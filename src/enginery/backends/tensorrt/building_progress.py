@@ -115,8 +115,13 @@ def _monitored(api: Api, config: Any, follower: _Follower) -> Iterator[None]:
 def _read_from(log: BuildLog, follower: _Follower, profiles: int) -> Iterator[None]:
     fraction = LogFraction(max(profiles, 1))
 
+    last = fraction.take("")
+
     def follow(line: LogLine) -> None:
-        follower.tell(*fraction.take(line.text))
+        nonlocal last
+        if (now := fraction.take(line.text)) != last:
+            last = now
+            follower.tell(*now)
 
     log.followers.append(follow)
     try:

@@ -10,13 +10,14 @@ import re
 
 __all__ = ["LogFraction"]
 
-_LAYERS_LEFT = re.compile(r"^After (?:[\w-]+ )+?(?:removal|fusions|merging): (\d+) layers", re.IGNORECASE)
+_LAYERS_LEFT = re.compile(r"^After (?:[\w-]+ )+?(?:removal|fusions|merging|optimization): (\d+) layers", re.IGNORECASE)
 _TIMED = re.compile(r"^=+ Computing costs for (?P<layer>.+?)\s*$", re.MULTILINE)
 _MARKS = (
     (re.compile(r"^Graph construction and optimization completed"), 0.05, "timing kernels"),
     (re.compile(r"^Formats and tactics selection completed"), 0.93, "assembling the engine"),
     (re.compile(r"^Engine generation completed"), 0.99, "writing the engine"),
 )
+_FIRST_LETTERS = frozenset("AGFE=")
 _FIRST, _LAST = 0.05, 0.93
 _NAME = 60
 
@@ -43,6 +44,8 @@ class LogFraction:
 
     def take(self, line: str) -> tuple[float, str]:
         """Take a line; return how far the build is, 0 to 1, and what it does now."""
+        if line[:1] not in _FIRST_LETTERS:  # of some hundred thousand lines nearly all
+            return self._at
         mark = next(((at, phase) for pattern, at, phase in _MARKS if pattern.search(line)), None)
         if mark is not None:
             self._move(*mark)
