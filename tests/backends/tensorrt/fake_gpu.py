@@ -3,6 +3,7 @@
 Work on a stream is done when it is asked for; while a stream is captured it is written down, and done at each launch.
 """
 
+# ruff: noqa: N802, N815, ARG002, PLR0917 - names of CUDA's and TensorRT's own
 from __future__ import annotations
 
 import ctypes

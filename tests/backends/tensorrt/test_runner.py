@@ -27,6 +27,7 @@ def batch(size, seed=0):
 
 
 def test_outputs_are_right_and_the_callers(gpu):
+    """Later calls do not change what earlier ones returned."""
     with session_of(doubling(gpu), gpu, (X,), (Y,)) as session:
         results = [(x := batch(4, seed), session(x)) for seed in range(6)]
     for x, y in results:
@@ -34,6 +35,7 @@ def test_outputs_are_right_and_the_callers(gpu):
 
 
 def test_third_call_is_captured_and_later_ones_replayed(gpu):
+    """Two calls are warm-ups; the graph is captured once."""
     engine = doubling(gpu)
     with session_of(engine, gpu, (X,), (Y,)) as session:
         for seed in range(5):
@@ -44,6 +46,7 @@ def test_third_call_is_captured_and_later_ones_replayed(gpu):
 
 
 def test_no_graph_where_the_option_says_so(gpu):
+    """Each call enqueues the engine."""
     with session_of(doubling(gpu), gpu, (X,), (Y,), cuda_graph=False) as session:
         for seed in range(5):
             np.testing.assert_array_equal(session(batch(4, seed)), 2 * batch(4, seed))
@@ -51,6 +54,7 @@ def test_no_graph_where_the_option_says_so(gpu):
 
 
 def test_refused_capture_falls_back_and_is_said_once(gpu, caplog):
+    """Answers stay right, and the user is told once for all shapes."""
     gpu.refuse_capture = True
     with caplog.at_level(logging.WARNING), session_of(doubling(gpu), gpu, (X,), (Y,)) as session:
         for size in (4, 2):
@@ -62,6 +66,7 @@ def test_refused_capture_falls_back_and_is_said_once(gpu, caplog):
 
 
 def test_each_shape_has_a_context_and_a_graph(gpu):
+    """Taking turns between shapes captures nothing anew."""
     engine = doubling(gpu)
     with session_of(engine, gpu, (X,), (Y,)) as session:
         for _ in range(4):
@@ -72,6 +77,7 @@ def test_each_shape_has_a_context_and_a_graph(gpu):
 
 
 def test_context_that_cannot_be_shared_drops_its_graph_on_another_shape(gpu):
+    """As on TensorRT 8.5, where one context takes all shapes."""
     engine = doubling(gpu, sharing=False)
     with session_of(engine, gpu, (X,), (Y,)) as session:
         for size in (2, 2, 2, 2, 3, 2, 3, 3, 3, 3):
@@ -79,6 +85,7 @@ def test_context_that_cannot_be_shared_drops_its_graph_on_another_shape(gpu):
 
 
 def test_least_used_shape_gives_its_context_to_the_next(gpu, monkeypatch):
+    """No more contexts are made than shapes are remembered."""
     monkeypatch.setattr(lanes, "_REMEMBERED", 2)
     engine = doubling(gpu)
     with session_of(engine, gpu, (X,), (Y,)) as session:
@@ -89,6 +96,7 @@ def test_least_used_shape_gives_its_context_to_the_next(gpu, monkeypatch):
 
 
 def test_everything_is_freed(gpu):
+    """Device memory, page-locked memory and graphs."""
     session = session_of(doubling(gpu), gpu, (X,), (Y,), contexts=2)
     for size in (1, 2, 8, 8, 8, 8):
         session(batch(size))
@@ -98,6 +106,7 @@ def test_everything_is_freed(gpu):
 
 
 def test_memory_is_flat_over_many_calls(gpu):
+    """A thousand calls allocate nothing."""
     with session_of(doubling(gpu), gpu, (X,), (Y,)) as session:
         for size in (1, 5, 8):
             session(batch(size))
@@ -109,6 +118,7 @@ def test_memory_is_flat_over_many_calls(gpu):
 
 @pytest.mark.parametrize("contexts", [1, 4])
 def test_eight_threads_get_their_own_answers(gpu, contexts):
+    """Threads wait for a lane where there are fewer."""
     wrong = []
     with session_of(doubling(gpu), gpu, (X,), (Y,), contexts=contexts) as session:
 
@@ -127,6 +137,7 @@ def test_eight_threads_get_their_own_answers(gpu, contexts):
 
 
 def test_narrowest_profile_is_taken(gpu):
+    """A shape that two profiles hold runs in the narrower one."""
     narrow = {"x": ((2, 3), (2, 3), (2, 3))}
     engine = doubling(gpu, profiles=(PROFILE, narrow))
     with session_of(engine, gpu, (X,), (Y,)) as session:
@@ -136,6 +147,7 @@ def test_narrowest_profile_is_taken(gpu):
 
 
 def test_shape_in_no_profile_names_the_nearest(gpu):
+    """The message has the axis, the size and the range."""
     profiles = ({"x": ((1, 3), (2, 3), (2, 3))}, {"x": ((6, 3), (8, 3), (8, 3))})
     with (
         session_of(doubling(gpu, profiles=profiles), gpu, (X,), (Y,)) as session,
@@ -145,6 +157,7 @@ def test_shape_in_no_profile_names_the_nearest(gpu):
 
 
 def test_outputs_go_into_the_callers_arrays(gpu):
+    """The array that was given comes back, filled."""
     with session_of(doubling(gpu), gpu, (X,), (Y,)) as session:
         for seed in range(4):
             mine = np.zeros((4, 3), np.float32)
@@ -163,15 +176,15 @@ def test_outputs_go_into_the_callers_arrays(gpu):
     ],
 )
 def test_wrong_arrays_for_outputs_are_refused(gpu, given, error, text):
+    """Nothing is broadcast or cast into a caller's array."""
     with session_of(doubling(gpu), gpu, (X,), (Y,)) as session, pytest.raises(error, match=text):
         session.run({"x": batch(4)}, outputs=given)
 
 
 def test_whole_numbers_of_64_bits_are_narrowed_with_a_check(gpu):
+    """TensorRT 8 has no int64; a value that does not fit is refused."""
     infos = (TensorInfo("x", "int64", (2,)),), (TensorInfo("y", "int64", (2,)),)
-    engine = doubling(
-        gpu, inputs={"x": (DataType.INT32, (2,))}, outputs={"y": (DataType.INT32, (2,), lambda _: (2,))}
-    )
+    engine = doubling(gpu, inputs={"x": (DataType.INT32, (2,))}, outputs={"y": (DataType.INT32, (2,), lambda _: (2,))})
     with session_of(engine, gpu, *infos) as session:
         found = session(np.array([3, -4]))
         assert found.dtype == np.int64
@@ -181,6 +194,7 @@ def test_whole_numbers_of_64_bits_are_narrowed_with_a_check(gpu):
 
 
 def test_data_dependent_output_has_the_size_that_was_found(gpu):
+    """Also where it is empty; nothing is captured."""
     engine = doubling(
         gpu,
         outputs={"y": (DataType.INT32, (2, -1), lambda _: (2, -1)), "n": (DataType.FLOAT, (-1, 3), lambda s: s["x"])},
@@ -198,6 +212,7 @@ def test_data_dependent_output_has_the_size_that_was_found(gpu):
 
 
 def test_failed_allocation_inside_tensorrt_is_the_error_that_is_raised(gpu):
+    """The engine runs again once there is memory."""
     engine = doubling(
         gpu, outputs={"y": (DataType.FLOAT, (-1, 3), lambda _: (-1, 3))}, compute=lambda x: {"y": np.repeat(x, 90, 0)}
     )
@@ -212,6 +227,7 @@ def test_failed_allocation_inside_tensorrt_is_the_error_that_is_raised(gpu):
 
 
 def test_values_of_a_shape_input_count_as_a_shape(gpu):
+    """Other values are another case, as another shape is."""
     engine = doubling(
         gpu,
         inputs={"x": (DataType.FLOAT, (12,)), "sizes": (DataType.INT32, (2,))},
@@ -230,6 +246,7 @@ def test_values_of_a_shape_input_count_as_a_shape(gpu):
 
 
 def test_refusal_carries_tensorrts_own_words(gpu):
+    """The last error of the log is in the message."""
     engine = doubling(gpu)
     with session_of(engine, gpu, (X,), (Y,)) as session:
         session(batch(4))
@@ -239,6 +256,7 @@ def test_refusal_carries_tensorrts_own_words(gpu):
 
 
 def test_manifest_that_does_not_fit_the_plan_is_refused(gpu):
+    """Names and element types are compared when it is opened."""
     with pytest.raises(BuildError, match="the plan's tensors are x, y; the manifest does not agree about y, z"):
         session_of(doubling(gpu), gpu, (X,), (TensorInfo("z", "float32", ("batch", 3)),))
     wrong = TensorInfo("x", "int8", ("batch", 3), Shape.parse("1..8x3"))
@@ -250,6 +268,7 @@ def test_manifest_that_does_not_fit_the_plan_is_refused(gpu):
 
 
 def test_profile_of_a_call_has_parts_and_layers(gpu):
+    """Parts and layers are told, and the session runs on."""
     with session_of(doubling(gpu), gpu, (X,), (Y,)) as session:
         record = session.profile({"x": batch(4)}, runs=3)
         assert (record.copy_in_ms, record.device_ms, record.copy_out_ms) == (0.5, 0.5, 0.5)

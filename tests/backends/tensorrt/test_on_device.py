@@ -1,0 +1,193 @@
+"""Arrays of the device in and out, on a GPU of numpy memory, where the host's torch tensors lie as well."""
+
+from __future__ import annotations
+
+import types
+
+import numpy as np
+import pytest
+from fake_gpu import DataType, FakeRuntime, X, Y, doubling, session_of
+
+from enginery.backends import device_arrays
+from enginery.errors import InputDtypeError, InputNameError, InputShapeError
+from enginery.records import TensorInfo
+
+CALLERS = 7001
+
+
+class Held:
+    """An array with the interface, of another library."""
+
+    def __init__(self, array, stream=CALLERS, strides=None):
+        self.array = array
+        self.__cuda_array_interface__ = {
+            "shape": array.shape, "typestr": array.dtype.str, "data": (array.ctypes.data, False), "version": 3,
+            "stream": stream, "strides": strides,
+        }  # fmt: skip
+
+    __cuda_array_interface__: dict = {}  # noqa: RUF012 - looked for on the class
+
+
+@pytest.fixture
+def gpu():
+    """Return the fake GPU."""
+    return FakeRuntime()
+
+
+def batch(size, seed=0):
+    """Return random rows."""
+    return np.random.default_rng(seed).random((size, 3), np.float32)
+
+
+def read(array):
+    """Return what lies at the address that an array with the interface names."""
+    import ctypes
+
+    found = array.__cuda_array_interface__
+    size = int(np.prod(found["shape"])) * np.dtype(found["typestr"]).itemsize
+    memory = (ctypes.c_ubyte * size).from_address(found["data"][0])
+    return np.frombuffer(memory, found["typestr"]).reshape(found["shape"]).copy()
+
+
+@pytest.mark.parametrize("stream", [CALLERS, None, 1])
+def test_outputs_lie_on_the_device(gpu, stream):
+    """On the caller's stream, on none, and on the default one."""
+    with session_of(doubling(gpu), gpu, (X,), (Y,)) as session:
+        for seed in range(5):
+            x = batch(4, seed)
+            found = session(Held(x, stream))
+            np.testing.assert_array_equal(read(found), 2 * x)
+
+
+def test_nothing_is_copied(gpu):
+    """The engine reads and writes the caller's memory."""
+    with session_of(doubling(gpu), gpu, (X,), (Y,)) as session:
+        session.run({"x": Held(batch(4))}, outputs={"y": Held(np.empty((4, 3), np.float32))})
+    assert "cudaMemcpyAsync" not in gpu.calls
+
+
+def test_known_addresses_are_replayed_and_new_ones_enqueued(gpu):
+    """A graph is captured for addresses that came three times."""
+    engine = doubling(gpu)
+    x, y = Held(batch(4)), Held(np.empty((4, 3), np.float32))
+    with session_of(engine, gpu, (X,), (Y,)) as session:
+        for _ in range(6):
+            y.array[:] = 0
+            assert session.run({"x": x}, outputs={"y": y})["y"] is y
+            np.testing.assert_array_equal(y.array, 2 * x.array)
+        assert gpu.calls.count("cudaGraphLaunch") == 4
+        keep = [Held(batch(4, seed)) for seed in range(5)]
+        for other in keep:
+            session.run({"x": other}, outputs={"y": y})
+            np.testing.assert_array_equal(y.array, 2 * other.array)
+        assert gpu.calls.count("cudaGraphLaunch") == 4
+        assert gpu.calls.count("cudaStreamBeginCapture") == 1
+
+
+def test_streams_wait_for_one_another(gpu):
+    """Calls on several streams share memory, so they stay in order."""
+    with session_of(doubling(gpu), gpu, (X,), (Y,)) as session:
+        session(Held(batch(4), stream=7001))
+        assert not [call for call in gpu.calls if call.startswith("wait")]
+        session(Held(batch(4), stream=7002))
+        assert [call.split()[1] for call in gpu.calls if call.startswith("wait")] == ["7002"]
+        gpu.calls.clear()
+        session(batch(4))
+        assert len([call for call in gpu.calls if call.startswith("wait")]) == 1
+
+
+def test_host_and_device_take_turns(gpu):
+    """One session takes both kinds."""
+    with session_of(doubling(gpu), gpu, (X,), (Y,)) as session:
+        for seed in range(6):
+            x = batch(3, seed)
+            np.testing.assert_array_equal(session(x), 2 * x)
+            np.testing.assert_array_equal(read(session(Held(x))), 2 * x)
+
+
+def test_everything_is_freed(gpu):
+    """Graphs, contexts, and arrays that were made."""
+    x, y = Held(batch(4)), Held(np.empty((4, 3), np.float32))
+    with session_of(doubling(gpu), gpu, (X,), (Y,)) as session:
+        for _ in range(4):
+            session.run({"x": x}, outputs={"y": y})
+        session(x)
+    assert (gpu.memory, gpu.host, gpu.graphs) == ({}, {}, {})
+
+
+def test_data_dependent_output_is_an_array_of_its_size(gpu):
+    """Also where it is empty."""
+    engine = doubling(
+        gpu,
+        outputs={"y": (DataType.INT32, (2, -1), lambda _: (2, -1))},
+        compute=lambda x: {"y": np.stack(np.nonzero(x > 0))},
+    )
+    with session_of(engine, gpu, (X,), (TensorInfo("y", "int64", (2, "found")),)) as session:
+        for x in (np.eye(8, 3, dtype=np.float32), np.zeros((8, 3), np.float32)):
+            found = session(Held(x))
+            assert found.shape == (2, np.count_nonzero(x))
+            if found.shape[1]:
+                np.testing.assert_array_equal(read(found), np.stack(np.nonzero(x)))
+        del found
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "text"),
+    [
+        (Held(np.zeros((9, 3), np.float32)), InputShapeError, r"'x', axis 0 \(batch\): size 9 .* allows 1 to 8"),
+        (Held(np.zeros((4, 3))), InputDtypeError, "'x' has dtype float64, the engine takes float32 on the device"),
+        (Held(np.zeros((4, 3), np.float32), strides=(4, 16)), InputDtypeError, "does not lie in one piece"),
+    ],
+)
+def test_wrong_inputs_are_refused(gpu, given, error, text):
+    """Shape, element type and layout are checked without a copy."""
+    with session_of(doubling(gpu), gpu, (X,), (Y,)) as session, pytest.raises(error, match=text):
+        session(given)
+
+
+def test_wrong_names_and_kinds_are_refused(gpu):
+    """Inputs and outputs are named in the message."""
+    two = {"x": (DataType.FLOAT, (-1, 3)), "w": (DataType.FLOAT, (-1, 3))}
+    sizes = dict.fromkeys(two, ((1, 3), (4, 3), (8, 3)))
+    engine = doubling(gpu, inputs=two, compute=lambda x, w: {"y": x + w}, profiles=(sizes,))
+    infos = (X, TensorInfo("w", "float32", ("batch", 3), X.profile))
+    with session_of(engine, gpu, infos, (Y,)) as session:
+        np.testing.assert_array_equal(read(session(Held(batch(2)), Held(batch(2, 1)))), batch(2) + batch(2, 1))
+        with pytest.raises(InputNameError, match="input 'w' is missing"):
+            session.run({"x": Held(batch(4))})
+        with pytest.raises(InputDtypeError, match="input 'w' is a ndarray of the host, others lie on the device"):
+            session.run({"x": Held(batch(4)), "w": batch(4)})
+        with pytest.raises(InputNameError, match="unknown output 'z'"):
+            session.run({"x": Held(batch(4)), "w": Held(batch(4))}, outputs={"z": Held(batch(4))})
+        with pytest.raises(InputShapeError, match="output 'y' has the shape"):
+            session.run({"x": Held(batch(4)), "w": Held(batch(4))}, outputs={"y": Held(batch(5))})
+
+
+def test_torch_tensors_come_back_as_torch_tensors(gpu, monkeypatch):
+    """Torch is not imported for that, and stays its caller's."""
+    torch = pytest.importorskip("torch")
+    kind = device_arrays._torch()
+    monkeypatch.setattr(kind, "_stream", lambda _: types.SimpleNamespace(cuda_stream=CALLERS))
+    monkeypatch.setattr("enginery.backends.session.kind_of", lambda _: kind)
+    with session_of(doubling(gpu), gpu, (X,), (Y,)) as session:
+        for seed in range(5):
+            x = torch.from_numpy(batch(4, seed))
+            found = session(x)
+            assert isinstance(found, torch.Tensor)
+            assert torch.equal(found, 2 * x)
+        mine = torch.empty(4, 3)
+        assert session.run({"x": x}, outputs={"y": mine})["y"] is mine
+        assert torch.equal(mine, 2 * x)
+        with pytest.raises(InputDtypeError, match="has dtype float16, the engine takes float32"):
+            session(x.half())
+        with pytest.raises(InputDtypeError, match=r"one piece, row by row; give tensor\.contiguous\(\)"):
+            session(torch.zeros(3, 4).T)
+        events = [call for call in gpu.calls if call.startswith("record")]
+        assert events == []  # torch's streams live on, so the event waits until another stream comes
+
+
+def test_host_tensors_are_of_no_device():
+    """They take the host's path."""
+    torch = pytest.importorskip("torch")
+    assert device_arrays.kind_of(torch.zeros(2)) is None
+    assert device_arrays.kind_of(np.zeros(2)) is None
