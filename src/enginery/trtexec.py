@@ -12,9 +12,10 @@ from enginery import backends, steps, storage
 from enginery.backends.tensorrt import foreign_plan
 from enginery.backends.tensorrt.building import ARTEFACT, LAYERS
 from enginery.errors import OutputExistsError, UnknownNameError, UsageError
-from enginery.plain import from_json, to_json
+from enginery.plain import from_json
 from enginery.progress import Progress
 from enginery.records import LayerRecord, ManifestRecord, TensorInfo, TrtexecRecord
+from enginery.reports.trtexec_report import layers_json
 from enginery.spec import Dim, PrecisionPlan, Shape, show_sizes
 from enginery.trtexec_queries import Outcome, measure
 from enginery.trtexec_spec import Library, TrtexecSpec, defaults_of, with_defaults
@@ -50,7 +51,8 @@ def run(spec: TrtexecSpec, library: Library, progress: Progress | None = None) -
             _keep_plan(engine, Path(spec.save))
         record = _describe(engine, spec, library)
         if spec.export_layers:
-            storage.write_text(Path(spec.export_layers), to_json(record.layers) + "\n")
+            tensors = [info.name for info in (*engine.manifest.inputs, *engine.manifest.outputs)]
+            storage.write_text(Path(spec.export_layers), layers_json(record.layers, tensors))
         if not spec.measure:
             return Outcome(record)
         return measure(engine, with_defaults(spec, defaults_of(library.major)), record, progress)

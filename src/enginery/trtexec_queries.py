@@ -40,16 +40,16 @@ class Outcome:
 
 
 def session_options(spec: TrtexecSpec) -> dict[str, Option]:
-    """Return what a session is opened with; the spec says whether graphs, spinning and transfers are on.
+    """Return what a session is opened with; each stream that is measured makes a context of its own later.
 
     Example:
         >>> from enginery.trtexec_spec import TrtexecSpec
-        >>> session_options(TrtexecSpec(spin=True, cuda_graph=False, streams=2))["contexts"]
-        2
+        >>> session_options(TrtexecSpec(spin=True, options={"device": 1, "refit": "yes"}))
+        {'device': 1, 'cuda_graph': False, 'spin': True}
     """
     named = {"weight_budget_mib", "device", "plugins", "dla_core"}
     asked = {name: value for name, value in spec.options.items() if name in named}
-    return {**asked, "cuda_graph": bool(spec.cuda_graph), "spin": bool(spec.spin), "contexts": spec.streams}
+    return {**asked, "cuda_graph": bool(spec.cuda_graph), "spin": bool(spec.spin)}
 
 
 def feeds_of(spec: TrtexecSpec, inputs: tuple[TensorInfo, ...]) -> dict[str, np.ndarray[Any, Any]]:

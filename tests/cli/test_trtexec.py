@@ -67,8 +67,9 @@ def test_fp16_types_the_graph(model, capsys):
     told = capsys.readouterr()
     assert "precision fp16 for the whole graph (TensorRT-RTX has no such flag: the graph is typed)" in told.err
     assert re.search(r"mm\s+MATRIX_MULTIPLY\s+fp16", told.out)
-    layers = {layer["name"]: layer["precision"] for layer in json.loads(Path("l.json").read_text())}
+    layers = {layer["Name"]: layer["Precision"] for layer in json.loads(Path("l.json").read_text())["Layers"]}
     assert layers["mm"] == layers["act"] == "fp16"
+    assert json.loads(Path("l.json").read_text())["Bindings"] == ["x", "y"]
     assert steps.inspect("m.plan.engine").precision == "fp16"
 
 
@@ -77,7 +78,7 @@ def test_single_nodes_have_their_own_precision(model):
     """--layerPrecisions is the plan of the graph."""
     words = ["--precisionConstraints=obey", "--layerPrecisions=*:fp16,act:fp32", "--shapes=x:2x4", "--skipInference"]
     assert main(["trtexec", f"--onnx={model}", "--saveEngine=m.plan", *words, "--exportLayerInfo=l.json"]) == 0
-    layers = {layer["name"]: layer["precision"] for layer in json.loads(Path("l.json").read_text())}
+    layers = {layer["Name"]: layer["Precision"] for layer in json.loads(Path("l.json").read_text())["Layers"]}
     assert (layers["mm"], layers["act"]) == ("fp16", "fp32")
 
 

@@ -45,8 +45,8 @@ _SHAPES = (
 _PRECISION = (
     Flag("fp16", "", "precision fp16 for the whole graph", versions="8-10"),
     Flag("bf16", "", "precision bf16 for the whole graph", versions="10"),
-    Flag("int8", "", "precision int8: what the graph's Q/DQ nodes quantise; trtexec's made-up ranges are not offered",
-         versions="8-10"),
+    Flag("int8", "", "precision int8 for what the graph's Q/DQ nodes quantise, and fp16 for the rest where --fp16 stands "
+         "beside it; trtexec's made-up ranges are not offered", versions="8-10"),
     Flag("fp8", "", "precision fp8 for what the graph's Q/DQ nodes quantise", versions="8-10"),
     Flag("best", "", "precision best: each precision is built, verified against the model and timed, and the fastest "
          "right one is kept", versions="8-10"),
@@ -79,7 +79,8 @@ _BUILD = (
     Flag("refit", "", "option refit=yes: weights may be changed later"),
     Flag("stripWeights", "", "options strip_weights and, without --refit, refit=identical", versions="10-11"),
     Flag("stripAllWeights", "", "options strip_weights and refit=yes", versions="10-11"),
-    Flag("versionCompatible", "", "option version_compatible: for later versions too", ("vc",),
+    Flag("versionCompatible", "", "option version_compatible: for later versions too; a plan that "
+         "is loaded may then run the host code it brings", ("vc",),
          sets="option:version_compatible"),
     Flag("excludeLeanRuntime", "", "option exclude_lean_runtime", sets="option:exclude_lean_runtime"),
     Flag("hardwareCompatibilityLevel", "none|ampere+|sameComputeCapability", "option hardware_compatibility"),
@@ -195,7 +196,7 @@ TRTEXEC = Tool(
 _BUILDING = frozenset(
     flag.name
     for flag in (*_SHAPES, *_PRECISION, *_BUILD, *_OWN)
-    if flag.name not in ("shapes", "skipInference", "backend", "json", "allowWeightStreaming")
+    if flag.name not in ("shapes", "skipInference", "backend", "json", "versionCompatible")
 )
 _MEASURED = frozenset(flag.name for flag in _INFERENCE) | frozenset(
     ("avgRuns", "percentile", "dumpOutput", "exportOutput", "dumpProfile", "exportProfile", "exportTimes")

@@ -14,6 +14,7 @@ from enginery.spec import show_sizes
 
 __all__ = [
     "explanations",
+    "layers_json",
     "layers_text",
     "outputs_json",
     "percentile",
@@ -204,6 +205,23 @@ def profile_text(layers: Sequence[LayerTimeRecord], runs: int, style: Style) -> 
     average, median = (sum(each) for each in ([one.average_ms for one in layers], [one.median_ms for one in layers]))
     rows.append([f"{total:.2f}", f"{average:.4f}", f"{median:.4f}", "100.0", "Total"])
     return f"=== Profile ({runs} iterations) ===\n{table(columns, rows, style)}"
+
+
+def layers_json(layers: Sequence[LayerRecord], tensors: Sequence[str]) -> str:
+    """Write the layers that were built with trtexec's names, and what else is known of each.
+
+    Args:
+        layers: of the engine.
+        tensors: names of its inputs and outputs.
+    """
+    rows = [
+        {"Name": layer.name, "LayerType": layer.kind, "Precision": layer.precision,
+         "Inputs": [{"Format/Datatype": each} for each in layer.inputs],
+         "Outputs": [{"Format/Datatype": each} for each in layer.outputs],
+         "TacticName": layer.tactic, "Nodes": layer.nodes, "Modules": layer.modules}
+        for layer in layers
+    ]  # fmt: skip
+    return json.dumps({"Layers": rows, "Bindings": list(tensors)}, indent=1) + "\n"
 
 
 def layers_text(layers: Sequence[LayerRecord], style: Style) -> str:

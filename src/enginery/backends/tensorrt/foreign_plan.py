@@ -77,7 +77,7 @@ def adopt(path: Path, output: Path, *, backend: str, options: Mapping[str, Optio
         path: the plan; copied as it is.
         output: path of the engine folder.
         backend: name of the library to read it with.
-        options: of the session, such as ``plugins``.
+        options: of the session, such as ``plugins``; ``version_compatible`` lets the plan run the code it brings.
 
     Raises:
         EngineFolderError: it is no plan, or the other library's.
@@ -127,7 +127,7 @@ def _open(api: Api, path: Path, options: Mapping[str, Option]) -> _Opened:
 
     log = BuildLog(api)
     load_plugins(api, listed(options["plugins"]), log.logger)
-    engine = deserialize(api, path, log)
+    engine = deserialize(api, path, log, host_code=bool(options["version_compatible"]))
     unknown = ir.Model(ir.Graph([], [], nodes=[]), ir_version=10)
     return _Opened(*read_infos(api, engine), read_layers(api, engine, unknown))
 
