@@ -45,8 +45,8 @@ _SHAPES = (
 _PRECISION = (
     Flag("fp16", "", "precision fp16 for the whole graph", versions="8-10"),
     Flag("bf16", "", "precision bf16 for the whole graph", versions="10"),
-    Flag("int8", "", "precision int8 for what the graph's Q/DQ nodes quantise, and fp16 for the rest where --fp16 stands "
-         "beside it; trtexec's made-up ranges are not offered", versions="8-10"),
+    Flag("int8", "", "precision int8 for what the graph's Q/DQ nodes quantise, and fp16 for the rest where --fp16 "
+         "stands beside it; trtexec's made-up ranges are not offered", versions="8-10"),
     Flag("fp8", "", "precision fp8 for what the graph's Q/DQ nodes quantise", versions="8-10"),
     Flag("best", "", "precision best: each precision is built, verified against the model and timed, and the fastest "
          "right one is kept", versions="8-10"),
