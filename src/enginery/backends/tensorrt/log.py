@@ -60,12 +60,13 @@ class BuildLog:
         api: the library whose log it is.
 
     Example:
-        >>> from enginery.backends.tensorrt.versions import load_api
-        >>> api = load_api("tensorrt_rtx")
-        >>> log = BuildLog(api)
-        >>> log.logger.log(api.module.ILogger.WARNING, "something new")
+        >>> import types
+        >>> from enginery.backends.tensorrt.versions import LIBRARIES
+        >>> trt = types.SimpleNamespace(ILogger=type("ILogger", (), {"__init__": lambda self: None}))
+        >>> log = BuildLog(Api(LIBRARIES["tensorrt"], trt, "8.6.0"))
+        >>> log.take("WARNING", "something new")
         >>> log.notes()
-        ('TensorRT-RTX warned: something new',)
+        ('TensorRT warned: something new',)
     """
 
     def __init__(self, api: Api) -> None:
