@@ -121,12 +121,17 @@ def first(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]
 
 
 def time_calls(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Warm up for ``warmup_ms``, then time calls for ``seconds`` and at least ``min_calls`` times."""
+    """Warm up for ``warmup_ms``, then time calls for ``seconds`` and at least ``min_calls`` times.
+
+    ``parts_ms`` has the mean of each part, where two backends share the engine.
+    """
     from enginery.benchmark.clock import sample, warm_up
 
     session, feeds = _session(state), _feeds(state, arguments)
     warm_up(lambda: session.run(feeds), arguments["warmup_ms"])
-    return {"samples_ms": sample(lambda: session.run(feeds), arguments["seconds"], arguments["min_calls"])}
+    session.timings()  # forgets the warm-up
+    samples = sample(lambda: session.run(feeds), arguments["seconds"], arguments["min_calls"])
+    return {"samples_ms": samples, "parts_ms": dict(session.timings())}
 
 
 def run(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:

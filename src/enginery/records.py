@@ -415,6 +415,7 @@ class BenchRecord:
         turns_ms: median of each turn, in the order they were taken.
         first_call_ms: the first call of the opened session, apart from all samples.
         load_ms: opening the engine, apart from all samples.
+        parts_ms: mean of each part in the last turn, in order, where backends share the engine.
     """
 
     shapes: Mapping[str, tuple[int, ...]]
@@ -436,6 +437,7 @@ class BenchRecord:
     load_ms: float | None
     placement: str
     load: LoadRecord | None = None
+    parts_ms: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

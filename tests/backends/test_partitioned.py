@@ -10,11 +10,13 @@ import pytest
 
 import enginery
 import sharing_backend
-from enginery import backends
+from enginery import backends, jobs
 from enginery.backends import engine
+from enginery.benchmark.summary import summarise
 from enginery.errors import BuildError, ManifestError
-from enginery.reports.text import engine_text
-from enginery.spec import BuildSpec, parse_shapes
+from enginery.inputs.base import Case, save_cases
+from enginery.reports.text import bench_text, engine_text
+from enginery.spec import BenchSpec, BuildSpec, parse_shapes
 
 CNN = """<ir_version: 8, opset_import: ["": 17]> cnn (float[batch, 3, 8, 8] x) => (float[batch, 4] y)
     <float[4, 3, 3, 3] w, float[4, 4, 3, 3] v> {
@@ -170,7 +172,27 @@ def test_values_are_let_go_of_and_outputs_are_the_callers(sharing, tmp_path):
     times = runner.timings()
     assert list(times) == ["0: Main (1 node)", "1: ONNX Runtime (1 node)", "2: Main (1 node)"]
     assert all(time > 0 for time in times.values())
+    assert set(runner.timings().values()) == {0.0}
     runner.close()
+
+
+def test_bench_tells_the_time_of_each_part(sharing, tmp_path):
+    """What a turn's job returns has the parts; the report shows them."""
+    sharing.UNSUPPORTED.add("Erf")
+    model = ir.from_onnx_text("""<ir_version: 8, opset_import: ["": 17]>
+        g (float[2, 2] x) => (float[2, 2] y) { a = MatMul(x, x) b = Erf(a) y = MatMul(b, a) }""")
+    built, _, _ = outputs(model, {"x": np.ones((2, 2), np.float32)}, tmp_path)
+    save_cases([Case("one", {"x": np.ones((2, 2), np.float32)})], tmp_path / "cases")
+    with built.open() as session:
+        turn = {"warmup_ms": 1.0, "seconds": 0.01, "min_calls": 3, "cases": tmp_path / "cases", "case": "one"}
+        found = jobs.time_calls({"session": session}, turn)
+    assert list(found["parts_ms"]) == ["0: Main (1 node)", "1: ONNX Runtime (1 node)", "2: Main (1 node)"]
+    assert sum(found["parts_ms"].values()) <= max(found["samples_ms"])
+    record = summarise(
+        [found["samples_ms"]], shapes={"x": (2, 2)}, batch=2, first_call_ms=None, load_ms=None,
+        placement="", spec=BenchSpec(), parts_ms=found["parts_ms"],
+    )  # fmt: skip
+    assert "shared: 0: Main (1 node)" in bench_text({"shared": record})
 
 
 def test_damaged_parts_say_so(sharing, cnn, tmp_path):

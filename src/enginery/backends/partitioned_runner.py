@@ -52,6 +52,7 @@ class PartitionedRunner:
         self._done = _last_reads(parts, {info.name for info in outputs})
         self._labels = tuple(f"{number}: {placement_of([part.record])}" for number, part in enumerate(parts))
         self._nanoseconds = [0] * len(parts)
+        self._calls = 0
         self.placement = placement_of(part.record for part in parts)
 
     def infer(self, feeds: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
@@ -63,15 +64,20 @@ class PartitionedRunner:
             for name in self._done[number]:
                 del values[name]
             end = time.perf_counter_ns()
-            self._nanoseconds[number] = end - begin
+            self._nanoseconds[number] += end - begin
             begin = end
+        self._calls += 1
         return {
             name: values[name].copy() if name in feeds else _as(values[name], dtype) for name, dtype in self._outputs
         }
 
     def timings(self) -> Mapping[str, float]:
-        """Return the milliseconds that each part took in the last call, handing over included."""
-        return {label: time / 1e6 for label, time in zip(self._labels, self._nanoseconds, strict=True)}
+        """Return the mean milliseconds of each part, its handing over included, since this was last asked."""
+        calls = max(self._calls, 1)
+        found = {label: time / 1e6 / calls for label, time in zip(self._labels, self._nanoseconds, strict=True)}
+        self._nanoseconds = [0] * len(self._parts)
+        self._calls = 0
+        return found
 
     def close(self) -> None:
         """Close every part."""

@@ -131,6 +131,11 @@ class Session:
         outputs = self.run({**feeds, **named})
         return next(iter(outputs.values())) if len(outputs) == 1 else outputs
 
+    def timings(self) -> Mapping[str, float]:
+        """Return the mean milliseconds of each part since this was last asked; empty where an engine has no parts."""
+        tell: Callable[[], Mapping[str, float]] | None = getattr(self._runner, "timings", None)
+        return {} if tell is None else tell()
+
     def pipeline(self, slots: int = 3) -> Any:
         """Keep several batches under way: copies of some while another computes; see its ``map``.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from enginery.errors import EngineryError
@@ -30,12 +30,14 @@ class Entry:
         placement: what it really runs on.
         first_call_ms: the first call of its session, apart from all samples.
         load_ms: opening its engine, apart from all samples.
+        parts_ms: mean of each part in the last turn, where backends share its engine.
     """
 
     timer: Timer
     placement: str
     first_call_ms: float | None = None
     load_ms: float | None = None
+    parts_ms: Mapping[str, float] = field(default_factory=dict)
 
 
 def call_timer(call: Callable[[], object]) -> Timer:
@@ -95,6 +97,6 @@ def time_in_turns(
         entry = entries[label]
         records[label] = turns if isinstance(turns, EngineryError) else summarise(
             turns, shapes=shapes, batch=batch, first_call_ms=entry.first_call_ms, load_ms=entry.load_ms,
-            placement=entry.placement, spec=spec, load=load,
+            placement=entry.placement, spec=spec, load=load, parts_ms=entry.parts_ms,
         )  # fmt: skip
     return records

@@ -100,6 +100,7 @@ def summarise(
     placement: str,
     spec: BenchSpec,
     load: LoadRecord | None = None,
+    parts_ms: Mapping[str, float] | None = None,
 ) -> BenchRecord:
     """Turn the samples of all turns, in milliseconds, into a record.
 
@@ -112,6 +113,7 @@ def summarise(
         placement: what it really ran on.
         spec: when to stop.
         load: what else kept the machine busy.
+        parts_ms: mean of each part, where backends share the engine.
     """
     turns = [turn for turn in turns if len(turn)]
     samples = np.concatenate([np.asarray(turn, dtype=np.float64) for turn in turns])
@@ -137,6 +139,7 @@ def summarise(
         load_ms=load_ms,
         placement=placement,
         load=load,
+        parts_ms=dict(parts_ms or {}),
     )
 
 

@@ -184,7 +184,9 @@ class Lane:
             self._open()
             warmup_ms = max(warmup_ms, self.course.spec.bench.warmup_ms)
         turn = {"warmup_ms": warmup_ms, "seconds": seconds, "min_calls": min_calls}
-        samples: list[float] = self._call("time", {**self._timed_case(), **turn})["samples_ms"]
+        found = self._call("time", {**self._timed_case(), **turn})
+        samples: list[float] = found["samples_ms"]
+        self.entry.parts_ms = found.get("parts_ms", {})  # an older Enginery in another environment tells none
         if self.cold:
             self.close()
         return samples
