@@ -11,6 +11,7 @@ from enginery.reports.layers_report import layers_text
 from enginery.reports.layout import PLAIN, Style
 from enginery.reports.optimize_report import next_steps_text, optimize_text
 from enginery.reports.outputs_report import outputs_text
+from enginery.reports.profile_report import profile_text
 from enginery.reports.verify_report import verify_text
 
 __all__ = [
@@ -27,5 +28,6 @@ __all__ = [
     "next_steps_text",
     "optimize_text",
     "outputs_text",
+    "profile_text",
     "verify_text",
 ]

@@ -79,7 +79,7 @@ _MEANINGS: tuple[tuple[str, str], ...] = (
     ),
     (
         (
-            r"[Mm]agic tag does not match|header\.size == blobSize|kPLAN_MAGIC_TAG|"
+            r"[Mm]agic tag does not match|header\.size == blobSize|k(?:PLAN|EXPECTED)_MAGIC_TAG|"
             r"[Tt]runcated|stdArchiveReader|Serialization Error|"
             r"deserializeCudaEngine.*size|Unexpected end of (?:plan|stream)|corrupt(?:ed)? (?:plan|engine)"
         ),

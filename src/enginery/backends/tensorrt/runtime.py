@@ -135,10 +135,12 @@ def deserialize(api: Api, path: Path, log: BuildLog, *, host_code: bool = False)
             api.set(runtime, "Runtime.engine_host_code_allowed", True)  # noqa: FBT003 - a value
         engine = runtime.deserialize_cuda_engine(path.read_bytes())
     if engine is None:
-        said = "; ".join(dict.fromkeys(line.strip() for line in log.errors())) or "it said nothing"
-        mend = meaning_of(said, api.library) or "build the engine again on this machine"
+        errors = list(dict.fromkeys(line.strip() for line in log.errors()))
+        said = "; ".join(errors) or "it said nothing"
+        # The first error is the cause, others follow from it.
+        meant = next((found for line in errors if (found := meaning_of(line, api.library))), None)
         raise BuildError(
             f"{api.library.label} {api.version} refused the plan {path} ({path.stat().st_size} bytes): {said}",
-            mend=mend,
+            mend=meant or "build the engine again on this machine",
         )
     return engine
