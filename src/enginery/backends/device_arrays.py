@@ -39,6 +39,10 @@ class Kind(Protocol):
         """Return the handle of the stream that the caller works on; None where none orders what is asked."""
         ...
 
+    def device(self, array: Any) -> int | None:
+        """Return CUDA's number of the GPU that holds an array; None where nothing tells."""
+        ...
+
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any | None:
         """Return an empty array on the device of `like`; None where the library has no such function."""
         ...
@@ -81,6 +85,10 @@ class _Torch:
     def stream(self, array: Any) -> int | None:
         return int(self._stream(array.device).cuda_stream)
 
+    def device(self, array: Any) -> int | None:
+        index: int | None = array.device.index
+        return index
+
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
         return self._empty(shape, dtype=self._dtype(dtype), device=like.device)
 
@@ -107,6 +115,9 @@ class _Cupy:
         del array
         return int(self._cupy.cuda.get_current_stream().ptr)
 
+    def device(self, array: Any) -> int | None:
+        return int(array.device.id)
+
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> Any:
         del like
         return self._cupy.empty(shape, dtype)
@@ -132,6 +143,10 @@ class _Interface:
     def stream(self, array: Any) -> int | None:
         found = array.__cuda_array_interface__.get("stream")
         return None if found is None else int(found)
+
+    def device(self, array: Any) -> None:
+        """Not said by the interface."""
+        del array
 
     def empty(self, shape: tuple[int, ...], dtype: str, like: Any) -> None:
         """Leave it to the runner: nothing says how such a library makes arrays."""

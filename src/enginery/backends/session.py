@@ -40,7 +40,7 @@ class Session:
     """Checks feeds, runs the engine, and hands outputs back as the caller's kind of array.
 
     The session owns nothing of the caller's: inputs are read during the call only, and the arrays returned are the
-    caller's to keep. One call runs at a time.
+    caller's to keep. Threads may share it: their calls run one after another, or as many at a time as a backend says.
 
     Args:
         runner: the opened engine; closed with the session.

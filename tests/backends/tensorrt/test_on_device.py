@@ -186,6 +186,17 @@ def test_torch_tensors_come_back_as_torch_tensors(gpu, monkeypatch):
         assert events == []  # torch's streams live on, so the event waits until another stream comes
 
 
+def test_arrays_of_another_gpu_are_refused(gpu, monkeypatch):
+    """Where there are several; an address there is none here."""
+    monkeypatch.setattr(FakeRuntime, "cudaGetDeviceCount", lambda _: (0, 2))
+    monkeypatch.setattr(device_arrays._Interface, "device", lambda *_: 1)
+    with session_of(doubling(gpu), gpu, (X,), (Y,)) as session:
+        np.testing.assert_array_equal(session(batch(4)), 2 * batch(4))
+        assert "cudaSetDevice 0" in gpu.calls
+        with pytest.raises(InputDtypeError, match=r"lie on GPU 1, the engine on GPU 0; .*device=1"):
+            session(Held(batch(4)))
+
+
 def test_host_tensors_are_of_no_device():
     """They take the host's path."""
     torch = pytest.importorskip("torch")

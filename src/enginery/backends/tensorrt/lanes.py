@@ -18,6 +18,7 @@ from enginery.errors import EngineryError
 
 __all__ = ["Lane", "Ready", "graph_failure"]
 
+_SMALL = 1 << 20
 _REMEMBERED = 32
 """Shapes whose contexts and graphs are kept; the one unused for longest goes."""
 
@@ -137,23 +138,25 @@ class Lane:
             self._unmarked = None
 
     def _taken(self, place: Place) -> np.ndarray[Any, Any]:
+        if place.nbytes < _SMALL and not place.tensor.converted:
+            return place.view.copy()
         taken: np.ndarray[Any, Any] = np.empty(place.view.shape, place.tensor.given)
         self.copier.copy(taken, place.view)
         return taken
 
     def _outputs_into(self, ready: Ready, into: Arrays) -> dict[str, np.ndarray[Any, Any]]:
+        places = dict(ready.outputs)
         found = {}
         for tensor in self.opened.outputs:
-            if tensor.name in ready.case.allocators:
-                place = self._fetched(ready.case, tensor.name)
-            else:
-                place = next(place for name, place in ready.outputs if name == tensor.name)
-            if tensor.name in into:
-                given = found[tensor.name] = into[tensor.name]
-                check_output(tensor.name, given.shape, given.dtype.name, place.view.shape, tensor.given.name)
-                self.copier.copy(given, place.view)
-            else:
-                found[tensor.name] = self._taken(place)
+            name = tensor.name
+            place = places[name] if name in places else self._fetched(ready.case, name)
+            if name not in into:
+                found[name] = self._taken(place)
+                continue
+            given = found[name] = into[name]
+            if given.shape != place.view.shape or given.dtype != tensor.given:
+                check_output(name, given.shape, given.dtype.name, place.view.shape, tensor.given.name)
+            self.copier.copy(given, place.view)
         return found
 
     def _fetched(self, case: Case, name: str) -> Place:

@@ -17,6 +17,7 @@ from enginery.backends.tensorrt.on_device import OnDevice
 from enginery.backends.tensorrt.pipelining import Pipeline
 from enginery.backends.tensorrt.profiler import profile_calls
 from enginery.backends.tensorrt.queries import Measuring, Trace, measure_queries
+from enginery.errors import InputDtypeError
 from enginery.records import ProfileRecord, TensorInfo
 
 __all__ = ["TensorRTRunner"]
@@ -78,7 +79,16 @@ class TensorRTRunner:
             self._give_back(lane)
 
     def infer_on_device(self, call: DeviceCall) -> dict[str, Any]:
-        """Run once on arrays of the device, in the order of the caller's stream, which is not waited for."""
+        """Run once on arrays of the device, in the order of the caller's stream, which is not waited for.
+
+        Raises:
+            InputDtypeError: they lie on another GPU than the engine.
+        """
+        if self._device is not None and call.kind.device(call.like) not in (None, self._device):
+            raise InputDtypeError(
+                f"the arrays lie on GPU {call.kind.device(call.like)}, the engine on GPU {self._device}",
+                mend=f"move them, or open the engine with --option device={call.kind.device(call.like)}",
+            )
         lane = self._take()
         try:
             return self._on_device[lane].infer(call)
