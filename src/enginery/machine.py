@@ -19,7 +19,8 @@ __all__ = ["LIBRARIES", "compute_capability", "cpu_count", "describe_machine", "
 
 LIBRARIES = (
     "numpy", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "onnxruntime-gpu", "openvino", "torch", "tensorflow",
-    "keras", "tf2onnx", "tensorrt", "tensorrt-rtx", "cuda-python", "cupy-cuda12x", "cupy-cuda13x",
+    "keras", "tf2onnx", "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx", "cuda-python", "cuda-bindings",
+    "cupy-cuda12x", "cupy-cuda13x",
 )  # fmt: skip
 """Distributions whose versions belong to a result."""
 
