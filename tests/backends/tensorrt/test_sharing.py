@@ -12,6 +12,7 @@ from enginery.backends import engine
 from enginery.backends.tensorrt.sharing import takes
 from enginery.backends.tensorrt.versions import load_api
 from enginery.errors import BackendUnavailableError, BuildError
+from enginery.machine import describe_machine
 from enginery.spec import BuildSpec, parse_shapes
 
 pytestmark = pytest.mark.skipif(not optional.installed("tensorrt_rtx"), reason="TensorRT-RTX is not installed")
@@ -88,3 +89,14 @@ def test_parts_open_with_the_backend_that_built_them(tmp_path):
     )
     with pytest.raises(BackendUnavailableError, match="cannot be opened"):
         built.open()
+
+
+def test_rest_runs_on_the_cpu_where_its_gpu_libraries_are_missing(tmp_path, monkeypatch):
+    """An ONNX Runtime that was made with CUDA, and cannot load it: that is said, and the CPU takes the parts."""
+    monkeypatch.setattr("enginery.backends.onnxruntime.has_provider", lambda _name: True)
+    if describe_machine().gpus:
+        pytest.skip("a GPU is here")
+    text = f"g (float[2, 3] x) => (float[2, 3] y, float[k] z) {WEIGHTS} {{ y = MatMul(x, w) z = Unique(y) }}"
+    built = build(text, tmp_path)
+    assert built.manifest.build.parts[1].options["provider"] == "CPUExecutionProvider"
+    assert "ONNX Runtime runs its parts on the CPU: provider CUDAExecutionProvider" in built.manifest.build.notes[-1]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, cast
@@ -12,13 +14,14 @@ from enginery.backends.partitioned import Side, build_partitioned
 from enginery.backends.tensorrt.building import build_graph
 from enginery.backends.tensorrt.parsing import unsupported_operators
 from enginery.backends.tensorrt.versions import Api, runs_type
+from enginery.errors import BackendError
 from enginery.graph.base import inner_nodes
+from enginery.spec import BuildSpec, Option
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from enginery.backends.base import Backend, Built
-    from enginery.spec import BuildSpec, Option
 
 __all__ = ["REST", "build_shared", "owners", "takes"]
 
@@ -45,14 +48,16 @@ def build_shared(api: Api, backend: Backend, graph: ir.Model, spec: BuildSpec, f
     )
     refused = set(unsupported_operators(api, graph))
     rest = backends.get_available(REST)
-    return build_partitioned(
+    options, note = _rest_options(rest)
+    built = build_partitioned(
         graph,
         spec,
         folder,
         main=Side(api.library.module, api.library.label, cast("Backend", only_build)),
-        rest=Side(REST, "ONNX Runtime", rest, _rest_options()),
+        rest=Side(REST, "ONNX Runtime", rest, options),
         supported=lambda node: takes(api, node, refused),
     )
+    return replace(built, notes=(*built.notes, note)) if note and built.parts else built
 
 
 def owners(graph: ir.Model) -> Iterator[tuple[ir.Node, tuple[ir.Node, ...]]]:
@@ -72,8 +77,19 @@ def takes(api: Api, node: ir.Node, refused: set[str]) -> bool:
     return all(value.dtype is None or runs_type(api, value.dtype.name) for value in values)
 
 
-def _rest_options() -> dict[str, Option]:
-    """Let the rest run on the GPU where this ONNX Runtime has the provider for it."""
+def _rest_options(rest: Backend) -> tuple[dict[str, Option], str]:
+    """Let the rest run on the GPU where this ONNX Runtime can; else say why it cannot, though it was made for it."""
+    import onnx_ir as ir
+
     from enginery.backends.onnxruntime import has_provider
 
-    return {"provider": "cuda"} if has_provider("cuda") else {}
+    if not has_provider("cuda"):
+        return {}, ""
+    options: dict[str, Option] = {"provider": "cuda"}
+    tried = ir.from_onnx_text('<ir_version: 8, opset_import: ["": 17]> g (float[1] x) => (float[1] y) { y = Neg(x) }')
+    try:
+        with tempfile.TemporaryDirectory(prefix="enginery-") as folder:
+            rest.build(tried, BuildSpec(options=options), Path(folder))
+    except BackendError as error:
+        return {}, f"ONNX Runtime runs its parts on the CPU: {error.message}"
+    return options, ""
