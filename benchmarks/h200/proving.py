@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.h200.jobs import Job
 from benchmarks.h200.plan import Run
-from benchmarks.h200.sides import SideError
+from benchmarks.h200.sides import ROOT, SideError
 
 __all__ = ["cache", "dynamic_outputs", "environments", "errors", "partition"]
 
@@ -154,8 +154,9 @@ def environments(run: Run) -> None:
         from enginery.plain import to_plain  # noqa: PLC0415
 
         module, example = make("resnet50", tiny=run.tiny)
+        job = Job("resnet50", "fp16", "1")
         result = enginery.optimize(
-            module, example, shapes={"image": "1x3x224x224"}, precision="fp16", max_error=1e-2, limit_s=2,
+            module, example, shapes=run.shapes(job), precision=run.precision(job), max_error=1e-2, limit_s=2,
             output=run.work / "engines" / "optimised.engine", environments={"trt8": wrapper(run)},
         )  # fmt: skip
         print(result.table, flush=True)
@@ -167,8 +168,6 @@ def environments(run: Run) -> None:
 
 def wrapper(run: Run) -> str:
     """Return an interpreter that finds this Enginery: an environment has its packages, and no variables of ours."""
-    from benchmarks.h200.sides import ROOT  # noqa: PLC0415 - only here
-
     path = run.work / "trt8-python"
     path.write_text(f'#!/bin/sh\nexport PYTHONPATH={ROOT / "src"}\nexec {run.python} "$@"\n', encoding="utf-8")
     path.chmod(0o755)

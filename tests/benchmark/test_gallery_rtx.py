@@ -1,4 +1,4 @@
-"""The gallery built ahead of time by TensorRT-RTX, which needs no GPU: for three generations of GPUs, in two precisions.
+"""The gallery built ahead of time by TensorRT-RTX, with no GPU: for three generations of GPUs, in two precisions.
 
 Every entry is exported, simplified, built in fp32 and with fp16 types, and its typed graph compared on ONNX Runtime.
 What fails is listed here with the reason; each failure must be one of Enginery's errors, and say what to do.
