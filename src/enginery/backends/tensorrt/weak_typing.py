@@ -90,12 +90,17 @@ def _pin_layers(api: Api, network: Any, plan: PrecisionPlan, names: NodeNames) -
             if precision in wanted and precision != free:
                 pin_layer(api, layer, types[precision], outputs)
                 break
+    return _without_layer(unseen)
+
+
+def _without_layer(unseen: set[str]) -> tuple[str, ...]:
+    """Say which nodes of a plan the parser has made no layer of."""
     if not unseen:
         return ()
     shown = ", ".join(sorted(unseen)[:_SHOWN]) + (" and more" if len(unseen) > _SHOWN else "")
-    nodes = "1 node" if len(unseen) == 1 else f"{len(unseen)} nodes"
+    number = "1 node" if len(unseen) == 1 else f"{len(unseen)} nodes"
     follow = "which follows its neighbours" if len(unseen) == 1 else "which follow their neighbours"
-    return (f"the parser made no layer to pin of {nodes} of the precision plan, {follow}: {shown}",)
+    return (f"the parser made no layer to pin of {number} of the precision plan, {follow}: {shown}",)
 
 
 def _layers(network: Any) -> Iterator[Any]:
