@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -124,7 +125,7 @@ class Library:
             >>> Library("tensorrt", "8.6.1", "TensorRT").number, Library("tensorrt", "10.6.0", "TensorRT").number
             ('v8601', 'v100600')
         """
-        major, minor, patch = (*(int(part) for part in self.version.split(".")[:3]), 0, 0)[:3]
+        major, minor, patch = (*(int(number) for number in re.findall(r"\d+", self.version)[:3]), 0, 0)[:3]
         step = 1000 if major < 10 else 10000  # noqa: PLR2004 - NVIDIA's change of form
         return f"v{major * step + minor * 100 + patch}"
 
