@@ -21,7 +21,7 @@ PAGES = sorted(
     page.relative_to(ROOT).as_posix()
     for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").rglob("*.md"))
 )
-FRAMEWORKS = ("torch", "transformers", "tensorflow", "keras")
+FRAMEWORKS = ("torch", "transformers", "tensorflow", "keras", "tensorrt_rtx")
 FENCE = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

@@ -64,7 +64,7 @@ class NamedWeights(Mapping[str, Array]):
         if name not in self._loaders:
             raise self._unknown(name)
         self._read.add(name)
-        return self._loaders[name]()
+        return _plainly_typed(self._loaders[name]())
 
     def __contains__(self, name: object) -> bool:
         return name in self._loaders
@@ -102,6 +102,11 @@ class NamedWeights(Mapping[str, Array]):
         there = f"there are {len(self)} in {self.where}" if len(self) else f"there are none in {self.where}"
         mend = f"did you mean {' or '.join(map(repr, near))}? ({there})" if near else there
         return UnknownNameError(f"unknown weight {name!r}", mend=mend)
+
+
+def _plainly_typed(array: Array) -> Array:
+    """Return a view whose element type is numpy's own object: native libraries compare types by identity."""
+    return array.view(array.dtype.type) if array.dtype.isnative else array
 
 
 def open_weights(thing: Any) -> NamedWeights:

@@ -151,7 +151,7 @@ class Construction:
             gpu=device.name if device is not None else "",
             layers=self.network.num_layers,
             precision=self.spec.precision,
-            flops=count_flops(graph, self.spec.shapes) or 0,
+            flops=(count_flops(graph, self.spec.shapes) or 0) if len(graph.graph) else 0,  # none: built by hand
             level=int(self.options["optimization_level"]),
             profiles=profiles,
             warm=timings.entries_bytes > 0,
