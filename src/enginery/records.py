@@ -201,10 +201,11 @@ class PartRecord:
         main: whether that is the backend asked for, rather than the one that takes the rest.
         nodes: names of the graph's nodes in it.
         operators: how often each operator occurs among these.
-        inputs, outputs: as its artefact has them.
+        inputs, outputs: as its artefact has them, inputs with their profiles where sizes are known.
         options: all options with the values really used.
         precision_built: read back from what was built: precision to number of layers or operators.
         size_bytes: of its files.
+        profiles: narrower profiles besides the inputs' own, in the artefact's order.
         handed_over_bytes: what it reads from parts before it, at the opt sizes; None where sizes are not known.
         notes: what a user should know of it.
     """
@@ -222,6 +223,7 @@ class PartRecord:
     size_bytes: int
     handed_over_bytes: int | None = None
     notes: tuple[str, ...] = ()
+    profiles: tuple[Mapping[str, Shape], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,13 @@ class PartSizes:
         self._known: dict[tuple[tuple[str, tuple[int, ...]], ...], dict[str, tuple[int, ...]]] = {}
         self._names: frozenset[str] = frozenset()
 
+    @property
+    def narrower(self) -> tuple[dict[str, Shape], ...]:
+        """The narrower profiles of the whole, each with all of its inputs."""
+        return tuple(
+            {info.name: info.profile for info in inputs if info.profile is not None} for inputs in self._narrow
+        )
+
     def cut_at(self, names: Iterable[str]) -> None:
         """Say which tensors sizes will be asked for, so that they are found together."""
         self._names = frozenset(names) - {info.name for info in self._inputs}

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from enginery.backends.base import Backend, Built
 from enginery.backends.part_sizes import PartSizes
 from enginery.backends.partitioned_runner import OpenPart, PartitionedRunner, placement_of
+from enginery.backends.profiles import with_profiles
 from enginery.errors import BuildError, EngineryError, GraphError, ManifestError
 from enginery.graph.base import Part, Partition, inner_nodes, partition, tensor_infos
 from enginery.plain import from_json, to_json
@@ -140,13 +141,29 @@ def open_partitioned(
     with ExitStack() as opened:
         found = []
         for part in parts:
-            own = replace(manifest, backend=part.backend, inputs=part.inputs, outputs=part.outputs,
-                          options=part.options, precision_built=part.precision_built)  # fmt: skip
+            own = _manifest_of(part, manifest)
             runner = find(part.backend).open(folder / part.folder, own, options if part.main else {})
             opened.callback(runner.close)
             found.append(OpenPart(part, runner))
         opened.pop_all()
     return PartitionedRunner(tuple(found), manifest.outputs)
+
+
+def _manifest_of(part: PartRecord, manifest: ManifestRecord) -> ManifestRecord:
+    """Return the manifest that the engine of one part would have."""
+    prefix = f"{part.folder}/"
+    read = {info.name for info in part.inputs}
+    return replace(
+        manifest,
+        backend=part.backend,
+        inputs=part.inputs,
+        outputs=part.outputs,
+        options=part.options,
+        precision_built=part.precision_built,
+        profiles=part.profiles,
+        values={name: shape for name, shape in manifest.values.items() if name in read},
+        files={name.removeprefix(prefix): file for name, file in manifest.files.items() if name.startswith(prefix)},
+    )
 
 
 class _Job:
@@ -211,6 +228,7 @@ class _Job:
             precision_built=dict(counts),
             options={**options, **self._asked()},
             notes=tuple(self._notes(cut, placed)),
+            profiles=self._sizes.narrower if any(record.profiles for record in placed) else (),
             target=main[0].target if main else None,
             parts=tuple(placed),
         )
@@ -280,13 +298,14 @@ class _Job:
             main=part.main,
             nodes=part.nodes,
             operators=dict(Counter(node.op_type for node in part.model.graph if node.name in part.nodes)),
-            inputs=built.inputs,
+            inputs=with_profiles(built.inputs, self._spec_of(part).shapes),
             outputs=built.outputs,
             options=built.options,
             precision_built=built.precision_built,
             size_bytes=sum(file.stat().st_size for file in folder.rglob("*") if file.is_file()),
             handed_over_bytes=self._sizes.bytes_of([info for info in built.inputs if info.name not in given]),
             notes=built.notes,
+            profiles=built.profiles,
         )
 
     def _notes(self, cut: Partition, records: list[PartRecord]) -> list[str]:

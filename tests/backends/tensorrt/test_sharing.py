@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import onnx_ir as ir
 import pytest
 
 from enginery import backends, optional
 from enginery.backends import engine
+from enginery.backends.partitioned import open_partitioned
 from enginery.backends.tensorrt.sharing import takes
 from enginery.backends.tensorrt.versions import load_api
 from enginery.errors import BackendUnavailableError, BuildError
@@ -40,8 +42,37 @@ def test_operator_without_importer_goes_to_onnx_runtime(tmp_path):
     assert plans == ["part_0_tensorrt_rtx/model.plan", "part_2_tensorrt_rtx/model.plan"]
     assert built.manifest.options["partition"] == "auto"
     assert built.manifest.target.library == "tensorrt_rtx"
+    assert [str(info.profile) for info in parts[2].inputs] == ["n:1..4..8x3", "scalar"]
     kept = json.loads((built.folder / "parts.json").read_text())["parts"]
     assert [part["nodes"] for part in kept] == [list(part.nodes) for part in parts]
+
+
+def test_narrower_profiles_reach_the_parts(tmp_path):
+    """Each part has them for what it reads; what opens a part sees its own profiles, and its own files."""
+    text = f"""g (float[n, 3] x) => (float[k, 3] y) {WEIGHTS} {{
+        a = MatMul(x, w) [twice] b = Concat <axis = 0> (a, a) [unique] u = Unique(b) [size] s = Size(u)
+        f = Cast <to = 1> (s) c = Add(b, f) y = MatMul(c, w) }}"""
+    spec = BuildSpec(parse_shapes(["x=1..4..8x3"]), "fp16", {"partition": "auto"}, (parse_shapes(["x=2x3"]),))
+    built = engine.build(ir.from_onnx_text(HEAD + text), spec, tmp_path / "e.engine", backend="tensorrt_rtx")
+    parts = built.manifest.build.parts
+    assert [str(profile["x"]) for profile in built.manifest.profiles] == ["n:2x3"]
+    assert [part.precision_built.get("fp16", 0) > 0 for part in parts] == [True, False, True]
+    last = parts[2]
+    assert (str(last.inputs[0].profile), last.profiles[0]["b"].at("max")) == ("b_batch:2..8..16x3", (4, 3))
+    seen = []
+
+    def look(name):
+        def open_part(_folder, manifest, _options):
+            seen.append((name, manifest))
+            return SimpleNamespace(infer=None, close=lambda: None)
+
+        return SimpleNamespace(open=open_part)
+
+    open_partitioned(built.folder, built.manifest, {}, look).close()
+    assert [name for name, _ in seen] == ["tensorrt_rtx", "onnxruntime", "tensorrt_rtx"]
+    assert sorted(seen[2][1].files) == ["layers.json", "model.plan"]
+    assert [shape.at("max") for shape in seen[2][1].profiles[0].values()] == [(4, 3), ()]
+    assert seen[2][1].target.library == "tensorrt_rtx"
 
 
 def test_node_that_is_refused_late_is_moved(tmp_path, caplog):
