@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from enginery.backends import engine
 from enginery.backends.asked import OptionRule, check_options, check_precision_offered
 from enginery.errors import PrecisionError, UnknownNameError, UsageError
+from enginery.spec import BuildSpec
 
 RULES = {
     "threads": OptionRule(2, low=1),
@@ -52,3 +54,12 @@ def test_refuses_a_precision_that_is_not_offered():
     with pytest.raises(PrecisionError) as caught:
         check_precision_offered("toy", "int8", {"fp32", "bf16"})
     assert str(caught.value) == "backend 'toy' cannot compute in int8 on this machine; it offers: bf16, fp32"
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"), [({"profiles": ({},)}, "narrower profiles"), ({"values": {"x": None}}, "values")]
+)
+def test_profiles_are_refused_where_they_would_be_ignored(small_model, tmp_path, spec, said):
+    """A backend that is not built for ranges says so, instead of leaving them out in silence."""
+    with pytest.raises(UsageError, match=rf"reference takes no .*{said}.*; leave them out"):
+        engine.build(small_model, BuildSpec(**spec), tmp_path / "x.engine", backend="reference")

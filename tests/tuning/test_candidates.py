@@ -138,3 +138,15 @@ def test_environments_are_asked_in_workers(tmp_path):
     found = list_candidates(GRAPH, describe_machine(), spec, folder=tmp_path)
     assert [one.label for one in found] == ["onnxruntime, plain", "null", "@lost"]
     assert "there is no interpreter" in found[-1].missing
+
+
+def test_a_backend_that_only_builds_here_is_no_candidate(table):
+    """It is not tried by itself; where it is named, its row has the reason. Nothing is built for nothing."""
+    only_builds = Availability(available=True, version="1", reason="no GPU is here", mend="go elsewhere", runs=False)
+    table["ahead"] = types.SimpleNamespace(**{**vars(table["swift"]), "probe": lambda: only_builds})
+    backends.table()["ahead"] = backends.BackendRow("ahead", "", "")
+    names, _ = labels()
+    assert "ahead" not in names
+    assert "ahead" not in backends.available()
+    _, found = labels(backends=("ahead",))
+    assert {one.label: one.missing for one in found if one.missing} == {"ahead": "no GPU is here; go elsewhere"}
