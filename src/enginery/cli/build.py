@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import click as plain_click
 import rich_click as click
 
 from enginery.cli import options
@@ -81,4 +82,4 @@ def _dry_run(source: str, asked: dict[str, Any], *, as_json: bool) -> None:
         record = dry_run(source, progress=progress, **asked)
     emit(record, lambda style: dry_run_text(record, style), as_json=as_json)
     if not record.converts:
-        click.get_current_context().exit(BuildError.exit_code)
+        raise click.exceptions.Exit(BuildError.exit_code)
