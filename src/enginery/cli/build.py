@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import click as plain_click
 import rich_click as click
+from click.exceptions import Exit
 
 from enginery.cli import options
 from enginery.errors import BuildError
@@ -82,4 +82,4 @@ def _dry_run(source: str, asked: dict[str, Any], *, as_json: bool) -> None:
         record = dry_run(source, progress=progress, **asked)
     emit(record, lambda style: dry_run_text(record, style), as_json=as_json)
     if not record.converts:
-        raise click.exceptions.Exit(BuildError.exit_code)
+        raise Exit(BuildError.exit_code)
