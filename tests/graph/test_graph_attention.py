@@ -7,7 +7,9 @@ import onnx_ir as ir
 import pytest
 
 from enginery.graph.agree import difference
+from enginery.graph.base import split_layer_norms
 from enginery.graph.passes.plain_shapes import PlainShapes
+from enginery.graph.passes.split_layer_norm import SplitLayerNorm
 from enginery.graph.passes.straighten_attention import StraightenAttention
 from enginery.graph.simplify import simplify
 from enginery.streams import quiet
@@ -176,3 +178,33 @@ def test_partial_shapes_become_slices(graph_of, run_ort):
     assert not one.requires(model)
     assert difference([expected], [run_ort(model, **feeds)]) == ""
     assert [output.name for output in model.graph.outputs] == ["y", "z"]
+
+
+@pytest.mark.parametrize("shift", ["", ", b"])
+def test_layer_norm_in_parts_computes_the_same(shift, graph_of, run_ort):
+    """With a shift and without one; the operator is gone."""
+    model = graph_of(
+        f"""<ir_version: 8, opset_import: ["" : 17]> g (float[n, 5, 8] x) => (float[n, 5, 8] y, float[n, 5, 8] z) {{
+          y = LayerNormalization<axis = -1, epsilon = 0.001>(x, s{shift})
+          z = LayerNormalization<axis = 2>(y, s{shift})
+        }}""",
+        s=np.arange(1, 9, dtype=np.float32),
+        b=np.linspace(-1, 1, 8, dtype=np.float32),
+    )
+    x = 100 * np.random.default_rng(0).standard_normal((2, 5, 8)).astype(np.float32)
+    split = split_layer_norms(model)
+    assert "LayerNormalization" not in {node.op_type for node in split.graph}
+    assert {node.op_type for node in model.graph} == {"LayerNormalization"}
+    assert SplitLayerNorm().ensures(split) == ""
+    assert difference([run_ort(model, x=x)], [run_ort(split, x=x)]) == ""
+
+
+def test_layer_norm_whose_mean_is_read_stays(graph_of):
+    """Its other outputs have no counterpart in the parts."""
+    model = graph_of(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float[2, 8] x) => (float[2, 8] y, float[2, 1] m) {
+          y, m = LayerNormalization<axis = -1>(x, s)
+        }""",
+        s=np.ones(8, np.float32),
+    )
+    assert split_layer_norms(model) is model

@@ -45,6 +45,7 @@ __all__ = [
     "sized_by_data",
     "sizes_of",
     "skeleton",
+    "split_layer_norms",
     "tensor_info",
     "tensor_infos",
     "type_name",
@@ -428,6 +429,18 @@ def quantize(
     from enginery.graph.precision.quantize import quantize as quantise
 
     return quantise(model, batches, method=method, exclude=exclude, say=say)
+
+
+def split_layer_norms(model: ir.Model) -> ir.Model:
+    """Return the same graph with layer normalisations in parts; the graph itself where it has none to split."""
+    from enginery.graph.passes.split_layer_norm import SplitLayerNorm
+
+    one = SplitLayerNorm()
+    if not one.requires(model):
+        return model
+    copy = model.clone()
+    one.apply(copy)
+    return copy
 
 
 def save_model(model: ir.Model, path: Path) -> None:

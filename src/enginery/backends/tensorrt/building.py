@@ -32,7 +32,15 @@ from enginery.backends.tensorrt.timing_cache import Device, attach
 from enginery.backends.tensorrt.versions import Api
 from enginery.backends.tensorrt.weak_typing import constrain
 from enginery.errors import BuildError
-from enginery.graph.base import apply_plan, constants, count_flops, make_plan, save_model, tensor_infos
+from enginery.graph.base import (
+    apply_plan,
+    constants,
+    count_flops,
+    make_plan,
+    save_model,
+    split_layer_norms,
+    tensor_infos,
+)
 from enginery.machine import describe_machine
 from enginery.plain import to_plain
 from enginery.records import LayerRecord, TensorInfo
@@ -202,6 +210,8 @@ def build_graph(api: Api, graph: ir.Model, spec: BuildSpec, folder: Path) -> Bui
     refuse_uint8_quantisation(api, graph)
     ranges = check_profiles(inputs, spec.shapes, spec.profiles)
     construction = Construction.begin(api, spec)
+    if not api.is_typed and spec.precision == "fp16" and spec.plan is None:
+        graph = split_layer_norms(graph)  # TensorRT 8 makes one kernel of the parts, and three of the operator
     plan = spec.plan or make_plan(graph, spec.precision)
     typed = apply_plan(graph, plan, say=construction.notes.append) if api.is_typed else graph
     with tempfile.TemporaryDirectory(prefix=".onnx", dir=folder) as scratch:
