@@ -287,6 +287,19 @@ def test_merge_large_initializers(graph_of, tmp_path, monkeypatch, on_disk):
         assert all(value.const_value.raw is None for value in model.graph.initializers.values())
 
 
+@pytest.mark.parametrize("rows", [2, 256])
+def test_merge_transposed_initializers(graph_of, rows):
+    """Weights that are views with other strides, as torch.onnx.export leaves them, are compared by their values."""
+    plain = RANDOM.standard_normal((rows, 128)).astype(np.float32)
+    view = np.asfortranarray(plain)
+    assert not view.flags.c_contiguous
+    text = f"{HEAD} (float[{rows}, 128] x) => (float[{rows}, 128] y) {{ a = Add (x, u) b = Add (a, v) y = Mul (b, w) }}"
+    model = graph_of(text, u=plain, v=plain, w=plain + 1)
+    model.graph.initializers["v"].const_value = ir.Tensor(view, name="v")
+    assert MergeEqualInitializers().apply(model) is True
+    assert list(model.graph.initializers) == ["u", "w"]
+
+
 def test_pages_are_given_back(tmp_path, graph_of, monkeypatch):
     """Weights that a pass looked at do not stay in memory, and arrays of them stay good."""
     weights = RANDOM.standard_normal((1 << 10, 1 << 11)).astype(np.float32)

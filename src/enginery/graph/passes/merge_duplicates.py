@@ -15,12 +15,11 @@ if TYPE_CHECKING:
 
 __all__ = ["MergeEqualInitializers", "MergeEqualNodes"]
 
-_SMALL_ELEMENTS = 1 << 14
 _BEGIN_BYTES = 1 << 12
 
 
 class MergeEqualInitializers(Pass):
-    """Keep one of several equal initializers, of any size; large ones are read from disk without being mapped."""
+    """Keep one of several equal initializers, of any size; those on disk are read without being mapped."""
 
     name = "merge equal initializers"
 
@@ -29,24 +28,22 @@ class MergeEqualInitializers(Pass):
         return any(len(graph.initializers) > 1 for graph in model.graphs())
 
     def apply(self, model: ir.Model) -> bool:
-        """Compare small ones by hash and by value, large ones by their first bytes and by a hash."""
-        from onnx_ir.passes.common import DeduplicateHashedInitializersPass
-
-        changed = run_library_pass(DeduplicateHashedInitializersPass(size_limit=_SMALL_ELEMENTS), model)
+        """Compare them by their first bytes and by a hash; in ONNX's order, whatever their strides in memory are."""
+        changed = False
         for graph in model.graphs():
-            for alike in _grouped(list(_large(graph)), _begin):
+            for alike in _grouped(list(_candidates(graph)), _begin):
                 for equal in _grouped(alike, _digest):
                     _merge(graph, equal)
                     changed = True
         return changed
 
 
-def _large(graph: ir.Graph) -> Iterator[ir.Value]:
+def _candidates(graph: ir.Graph) -> Iterator[ir.Value]:
     import onnx_ir as ir
 
     for value in graph.initializers.values():
         tensor = value.const_value
-        if tensor is None or tensor.dtype == ir.DataType.STRING or tensor.size <= _SMALL_ELEMENTS:
+        if tensor is None or tensor.dtype == ir.DataType.STRING:
             continue
         if not value.is_graph_input() and not value.is_graph_output():
             yield value
