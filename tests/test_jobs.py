@@ -13,8 +13,9 @@ from enginery.backends.base import Design
 from enginery.errors import UnknownNameError, WorkerError
 from enginery.graph import files
 from enginery.inputs.base import Case, load_cases, save_cases
+from enginery.machine import describe_machine
 from enginery.plain import from_plain, to_plain
-from enginery.records import ManifestRecord, VerifyRecord
+from enginery.records import GraphRecord, ManifestRecord, VerifyRecord
 from enginery.spec import BuildSpec, VerifySpec, parse_shapes
 from enginery.worker import Worker
 
@@ -63,6 +64,16 @@ def test_probe_tells_every_backend():
     null = found["backends"]["null"]
     assert (null["candidate"], null["available"], null["version"]) == (False, True, "0")
     assert "fp32" in null["precisions"]
+
+
+def test_probe_tells_the_variants_of_a_graph():
+    """With a graph each backend says what it would try; without one only the plainest."""
+    graph = GraphRecord("g", (), (), 9, {"Conv": 4, "Concat": 3}, 0, 0, 10**9, {"": 17}, 8, "", ("batch",))
+    machine = describe_machine()
+    told = do({}, "probe", graph=graph)["backends"]["onnxruntime"]["variants"]
+    assert told == [dict(options) for options in backends.get("onnxruntime").variants(graph, machine)]
+    assert len(told) > 1
+    assert do({}, "probe")["backends"]["onnxruntime"]["variants"] == [{}]
 
 
 def test_build_returns_the_manifest_it_wrote(folder):

@@ -18,7 +18,7 @@ from enginery.backends.base import Definition, Design
 from enginery.errors import UnknownNameError, WorkerError
 from enginery.machine import describe_machine
 from enginery.plain import from_plain
-from enginery.records import DryRunRecord, ManifestRecord, VerifyRecord
+from enginery.records import DryRunRecord, GraphRecord, ManifestRecord, VerifyRecord
 from enginery.spec import BuildSpec, VerifySpec
 from enginery.worker_loop import Job, serve
 
@@ -45,9 +45,14 @@ def read_design(design: Path) -> ir.Model | Definition:
 
 
 def probe(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Say what is in this interpreter: the machine's record, and whether each backend is here and what it takes."""
-    del state, arguments
-    return {"machine": describe_machine(), "backends": {name: _probe_backend(name) for name in backends.names()}}
+    """Say what is in this interpreter: the machine's record, and whether each backend is here and what it takes.
+
+    With the record of a ``graph``, each backend also says in which sets of options it would try that.
+    """
+    del state
+    graph = from_plain(GraphRecord, arguments["graph"]) if arguments.get("graph") else None
+    rows = {name: _probe_backend(name, graph) for name in backends.names()}
+    return {"machine": describe_machine(), "backends": rows}
 
 
 def build(state: dict[str, Any], arguments: Mapping[str, Any]) -> ManifestRecord:
@@ -202,10 +207,12 @@ def _open_reference(graph: Path) -> Iterator[Session]:
             yield session
 
 
-def _probe_backend(name: str) -> dict[str, Any]:
+def _probe_backend(name: str, graph: GraphRecord | None) -> dict[str, Any]:
     backend = backends.get(name)
     found = backend.probe()
-    offered = backend.capabilities(describe_machine()) if found.usable else None
+    machine = describe_machine()
+    offered = backend.capabilities(machine) if found.usable else None
+    variants = backend.variants(graph, machine) if found.usable and graph is not None else ({},)
     return {
         "candidate": backends.table()[name].candidate,
         "available": found.usable,
@@ -214,6 +221,7 @@ def _probe_backend(name: str) -> dict[str, Any]:
         "mend": found.mend,
         "precisions": sorted(offered.precisions) if offered is not None else [],
         "opsets": offered.opsets if offered is not None else None,
+        "variants": variants,
     }
 
 

@@ -104,13 +104,30 @@ def test_an_unknown_name_suggests():
 
 
 @pytest.mark.usefixtures("table")
-def test_other_environments_add_their_plain_variants():
-    """Each backend of another environment comes once, under the environment's name."""
+def test_other_environments_add_plain_rows_where_they_tell_no_variants():
+    """Each backend of another environment comes under the environment's name; an older Enginery tells no variants."""
     names, found = labels(
         {"old": probe(onnxruntime=["fp32"], gone=["fp32"], none=None)}, environments={"old": "/env/bin/python"}
     )
     assert names[-2:] == ["onnxruntime @old", "gone @old"]
     assert {(one.environment, one.python) for one in found[-2:]} == {("old", "/env/bin/python")}
+
+
+@pytest.mark.usefixtures("table")
+def test_other_environments_add_their_variants():
+    """Another version is tried in every set of options that it tells; the version that is here only once more."""
+    row = {"candidate": True, "available": True, "precisions": ["fp32"], "variants": [{}, {"narrow": "ends"}]}
+    rows = {"backends": {"swift": {**row, "version": "1"}, "foreign": {**row, "version": "8.6.0"}}}
+    older = {"backends": {"swift": {**row, "version": "0.9"}}}
+    names, found = labels(
+        {"same": rows, "old": older},
+        backends=("swift", "foreign"),
+        environments=dict.fromkeys(("same", "old"), "python"),
+    )
+    assert names[2:] == [
+        "swift @same", "foreign @same", "foreign narrow=ends @same", "swift @old", "swift narrow=ends @old",
+    ]  # fmt: skip
+    assert [dict(one.options) for one in found[3:5]] == [{}, {"narrow": "ends"}]
 
 
 @pytest.mark.usefixtures("table")

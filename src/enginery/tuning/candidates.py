@@ -89,25 +89,29 @@ def list_candidates(
         UnknownNameError: a backend was named that no environment knows.
     """
     builder = network.backend if network is not None else ""
-    return arrange_candidates(graph, machine, spec, probe_environments(spec.environments, folder), builder)
+    return arrange_candidates(graph, machine, spec, probe_environments(spec.environments, folder, graph), builder)
 
 
-def probe_environments(environments: Mapping[str, str], folder: Path) -> dict[str, dict[str, Any] | EngineryError]:
+def probe_environments(
+    environments: Mapping[str, str], folder: Path, graph: GraphRecord | None = None
+) -> dict[str, dict[str, Any] | EngineryError]:
     """Ask each environment's interpreter what is in it; one that cannot answer is told by its error.
 
     Args:
         environments: name to the path of a Python.
         folder: where each worker gets a folder of its own.
+        graph: what will be built; with it each backend says in which sets of options.
     """
     return {
-        name: _probe(name, python, folder / f"probe-{at}") for at, (name, python) in enumerate(environments.items())
+        name: _probe(name, python, folder / f"probe-{at}", graph)
+        for at, (name, python) in enumerate(environments.items())
     }
 
 
-def _probe(name: str, python: str, folder: Path) -> dict[str, Any] | EngineryError:
+def _probe(name: str, python: str, folder: Path, graph: GraphRecord | None) -> dict[str, Any] | EngineryError:
     try:
         with Worker(f"@{name}", folder=folder, python=python) as worker:
-            found: dict[str, Any] = worker.call("probe", {}, limit_s=_PROBE_LIMIT_S)
+            found: dict[str, Any] = worker.call("probe", {"graph": graph}, limit_s=_PROBE_LIMIT_S)
     except EngineryError as error:
         return error
     return found
@@ -176,9 +180,17 @@ def _foreign(environment: str, python: str, probe: Mapping[str, Any], spec: Opti
         row = rows.get(name)
         if row is not None and row["available"]:
             opsets = from_plain(OpsetLimits, row["opsets"]) if row.get("opsets") else None
+            # An older Enginery tells no variants; and the same version in another Python would only be tried twice.
+            variants = [{}] if _same_here(name, row) else row.get("variants") or [{}]
             yield from _precise(
-                name, frozenset(row["precisions"]), spec, [{}], environment=environment, python=python, opsets=opsets
-            )
+                name, frozenset(row["precisions"]), spec, variants, environment=environment, python=python,
+                opsets=opsets,
+            )  # fmt: skip
+
+
+def _same_here(name: str, row: Mapping[str, Any]) -> bool:
+    found = backends.get(name).probe() if name in backends.names() else None
+    return found is not None and found.usable and found.version == row.get("version")
 
 
 def _precise(

@@ -11,7 +11,8 @@ import pytest
 from enginery import backends
 from enginery.backends import engine as engines
 from enginery.backends.tensorrt import building
-from enginery.backends.tensorrt.building import ARTEFACT, LAYERS
+from enginery.backends.tensorrt.building import ARTEFACT
+from enginery.backends.tensorrt.optimization_profiles import add_profiles
 from enginery.backends.tensorrt.parsing import parse_file as parse
 from enginery.errors import (
     BackendUnavailableError,
@@ -24,6 +25,7 @@ from enginery.errors import (
 from enginery.graph import files
 from enginery.machine import describe_machine
 from enginery.spec import BuildSpec, parse_shapes
+from enginery.storage import LAYERS
 
 pytest.importorskip("tensorrt_rtx", exc_type=ImportError)
 
@@ -102,6 +104,41 @@ def test_several_profiles(build):
     assert [str(one["x"]) for one in manifest.profiles] == ["batch:1x4", "batch:32x4"]
 
 
+@pytest.mark.parametrize(
+    ("shapes", "profiles", "narrow"),
+    [
+        (("x=1..8..32x4",), (), ["batch:1x4", "batch:8x4", "batch:32x4"]),
+        (("x=1..32x4",), (), ["batch:1x4", "batch:32x4"]),
+        (("x=1..8..32x4",), ("x=8x4", "x=2..4x4"), ["batch:8x4", "batch:2..4..4x4", "batch:1x4", "batch:32x4"]),
+    ],
+)
+def test_narrow_profiles_at_the_ends(build, monkeypatch, shapes, profiles, narrow):
+    """Each distinct size of the wide profile gets a profile of its own, after those that were given."""
+    taken = []
+
+    def add(builder, network, config, **given):
+        add_profiles(builder, network, config, **given)
+        taken.append(config.num_optimization_profiles)
+
+    monkeypatch.setattr(building, "add_profiles", add)
+    manifest = build(TWICE, *shapes, profiles=profiles, options={"narrow": "ends"}).manifest
+    assert [str(one["x"]) for one in manifest.profiles] == narrow
+    assert taken == [1 + len(narrow)]
+    assert manifest.options["narrow"] == "ends"
+
+
+def test_narrow_profiles_fix_all_inputs_at_once(build):
+    """Every end is one size of all inputs; fixed sizes stay."""
+    manifest = build(SUM, "a=1..2..8x4", "b=1..2..8x4", options={"narrow": "ends"}).manifest
+    found = [(str(one["a"]), str(one["b"])) for one in manifest.profiles]
+    assert found == [("batch:1x4", "batch:1x4"), ("batch:2x4", "batch:2x4"), ("batch:8x4", "batch:8x4")]
+
+
+def test_there_is_nothing_to_narrow_where_sizes_are_fixed(build):
+    """The one profile has one size already."""
+    assert build(TWICE, "x=8x4", options={"narrow": "ends"}).manifest.profiles == ()
+
+
 def test_an_input_that_holds_sizes(build):
     """Its range of values is asked for, written down, and taken."""
     manifest = build(RESHAPED, "x=1..2..8x4", values=("size=1..2..8x4",)).manifest
@@ -126,6 +163,10 @@ def test_an_input_that_holds_sizes(build):
             r"input 'size' holds the sizes .*--values size=1..4..8x1..4..8",
         ),
         (RESHAPED, ("x=1..8x4",), {"values": ("size=1..2",)}, BuildError, "has 2 elements, and 1 ranges of values"),
+        (
+            RESHAPED, ("x=1..8x4",), {"values": ("size=1..8x4",), "options": {"narrow": "ends"}}, UsageError,
+            r"narrow=ends fixes shapes, and 'size' holds sizes of a range of its own; .*by --profile",
+        ),
         (TWICE, ("x=1..8x4",), {"values": ("x=1..2",)}, UnknownNameError, "unknown input that holds sizes: 'x'"),
         (
             RESHAPED, ("x=1..2..8x4",), {"values": ("size=1..2..8x3",)}, BuildError,

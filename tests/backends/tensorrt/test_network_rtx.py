@@ -56,6 +56,12 @@ def test_shapes_names_and_notes(tmp_path):
     assert "product" in {layer["name"] for layer in layers}
 
 
+def test_narrow_profiles(tmp_path):
+    """A hand-built network takes them as a graph does."""
+    engine = build(product, tmp_path, "x=batch:1..2..8x4", options={"narrow": "ends"})
+    assert [str(one["x"]) for one in engine.manifest.profiles] == ["batch:1x4", "batch:2x4", "batch:8x4"]
+
+
 def test_precision_stands_in_the_network(tmp_path):
     """A network in float16 is fp16; one in float32 is not, whatever was asked for."""
     half = build(lambda network: product(network, dtype=np.float16), tmp_path, "x=1..8x4", precision="fp16")

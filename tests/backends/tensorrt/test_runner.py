@@ -146,6 +146,19 @@ def test_narrowest_profile_is_taken(gpu):
     assert [context.at for context in engine.contexts] == [1, 0]
 
 
+@pytest.mark.parametrize("sharing", [True, False])
+def test_each_end_has_its_profile_and_other_sizes_the_wide_one(gpu, sharing):
+    """As `narrow=ends` builds them: fast at three sizes, right at all, threads and replays included."""
+    ends = [{"x": ((size, 3),) * 3} for size in (1, 4, 8)]
+    engine = doubling(gpu, profiles=(PROFILE, *ends), sharing=sharing)
+    with session_of(engine, gpu, (X,), (Y,)) as session:
+        for turn in range(5):
+            for size in (8, 1, 3, 4, 5):
+                np.testing.assert_array_equal(session(batch(size, turn)), 2 * batch(size, turn))
+    used = [context.at for context in engine.contexts if context.enqueued]
+    assert used == ([3, 1, 0, 2, 0] if sharing else [3, 1, 0, 2])
+
+
 def test_shape_in_no_profile_names_the_nearest(gpu):
     """The message has the axis, the size and the range."""
     profiles = ({"x": ((1, 3), (2, 3), (2, 3))}, {"x": ((6, 3), (8, 3), (8, 3))})
@@ -232,7 +245,7 @@ def test_values_of_a_shape_input_count_as_a_shape(gpu):
         gpu,
         inputs={"x": (DataType.FLOAT, (12,)), "sizes": (DataType.INT32, (2,))},
         outputs={"y": (DataType.FLOAT, (-1, -1), lambda shapes: shapes["sizes values"])},
-        compute=lambda x, sizes: {"y": x.reshape(sizes)},
+        compute=lambda x, sizes: {"y": x.reshape(sizes) * sizes[0]},
         profiles=({},),
         host=("sizes",),
     )
@@ -241,7 +254,9 @@ def test_values_of_a_shape_input_count_as_a_shape(gpu):
     with session_of(engine, gpu, infos, (TensorInfo("y", "float32", ("?", "?")),)) as session:
         for _ in range(4):
             for sizes in ((3, 4), (2, 6)):
-                np.testing.assert_array_equal(session(x, np.array(sizes)), x.reshape(sizes))
+                np.testing.assert_array_equal(session(x, np.array(sizes)), x.reshape(sizes) * sizes[0])
+        with pytest.raises(InputDtypeError, match="'sizes' holds 3000000000, and the engine takes int32"):
+            session(x, np.array((2, 3_000_000_000)))
     assert len(engine.contexts) == 2
 
 
@@ -277,3 +292,90 @@ def test_profile_of_a_call_has_parts_and_layers(gpu):
             ("conv1", 0.25, 0.75), ("fc", 0.5, 1.5),
         ]  # fmt: skip
         np.testing.assert_array_equal(session(batch(4)), 2 * batch(4))
+
+
+def test_context_in_which_a_shape_was_refused_takes_the_old_one_again(gpu):
+    """Where one context serves all shapes, a refusal half-way leaves another shape in it."""
+    engine = doubling(gpu, sharing=False)
+    refused = []
+
+    def shape_of(shapes):
+        if shapes["x"] == (5, 3) and not refused:
+            refused.append(shapes["x"])
+            raise RuntimeError("no room")
+        return shapes["x"]
+
+    engine.outputs["y"] = (DataType.FLOAT, (-1, 3), shape_of)
+    with session_of(engine, gpu, (X,), (Y,)) as session:
+        for _ in range(4):
+            session(batch(2))
+        with pytest.raises(RunError, match="no room"):
+            session(batch(5))
+        for size in (2, 2, 2, 2, 5, 2):
+            np.testing.assert_array_equal(session(batch(size)), 2 * batch(size))
+
+
+def test_interrupted_capture_leaves_no_stream_behind_that_refuses(gpu, monkeypatch):
+    """Ctrl-C in the third call: the fourth runs."""
+    engine = doubling(gpu)
+    with session_of(engine, gpu, (X,), (Y,)) as session:
+        session(batch(2))
+        session(batch(2))
+        run = engine.contexts[0].execute_async_v3
+
+        def interrupted(_):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(engine.contexts[0], "execute_async_v3", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            session(batch(2))
+        assert gpu.capturing == {}
+        monkeypatch.setattr(engine.contexts[0], "execute_async_v3", run)
+        np.testing.assert_array_equal(session(batch(2)), 2 * batch(2))
+
+
+def test_caller_that_waits_while_the_session_is_closed_is_told(gpu):
+    """It neither hangs nor runs on what is gone."""
+    running, go_on, found = threading.Event(), threading.Event(), []
+
+    def compute(x):
+        running.set()
+        go_on.wait(10)
+        return {"y": 2 * x}
+
+    session = session_of(doubling(gpu, compute=compute), gpu, (X,), (Y,))
+
+    def call():
+        try:
+            found.append(session(batch(2)).shape)
+        except RunError as error:
+            found.append(error.message)
+
+    runner = session._runner
+    first, second = threading.Thread(target=call), threading.Thread(target=call)
+    first.start()
+    assert running.wait(10)
+    second.start()
+    while not runner._waiting:
+        pass
+    closing = threading.Thread(target=session.close)
+    closing.start()
+    second.join(10)
+    go_on.set()
+    for thread in (first, closing):
+        thread.join(10)
+        assert not thread.is_alive()
+    assert found == ["the session is closed", (2, 3)]
+    with pytest.raises(RunError, match="the session is closed"):
+        runner.infer({"x": batch(2)})
+    assert gpu.memory == {}
+
+
+def test_empty_tensors_are_not_copied(gpu):
+    """A copy of no bytes cannot stand in a graph of every driver."""
+    shape = TensorInfo("x", "float32", ("batch", 3), Shape.parse("0..4..8x3"))
+    engine = doubling(gpu, profiles=({"x": ((0, 3), (4, 3), (8, 3))},))
+    with session_of(engine, gpu, (shape,), (Y,)) as session:
+        for _ in range(4):
+            assert session(batch(0)).shape == (0, 3)
+    assert "cudaMemcpyAsync" not in gpu.calls

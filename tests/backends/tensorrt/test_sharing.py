@@ -75,6 +75,18 @@ def test_narrower_profiles_reach_the_parts(tmp_path):
     assert seen[2][1].target.library == "tensorrt_rtx"
 
 
+def test_narrow_profiles_reach_the_parts(tmp_path):
+    """The ends are those of the whole graph: each part is fixed at the sizes that its tensors have there."""
+    text = f"""g (float[n, 3] x) => (float[k, 3] y) {WEIGHTS} {{
+        a = MatMul(x, w) [twice] b = Concat <axis = 0> (a, a) [unique] u = Unique(b) [size] s = Size(u)
+        f = Cast <to = 1> (s) c = Add(b, f) y = MatMul(c, w) }}"""
+    spec = BuildSpec(parse_shapes(["x=1..4..8x3"]), options={"partition": "auto", "narrow": "ends"})
+    built = engine.build(ir.from_onnx_text(HEAD + text), spec, tmp_path / "e.engine", backend="tensorrt_rtx")
+    assert [str(one["x"]) for one in built.manifest.profiles] == ["n:1x3", "n:4x3", "n:8x3"]
+    assert [one["b"].at("max") for one in built.manifest.build.parts[2].profiles] == [(2, 3), (8, 3), (16, 3)]
+    assert built.manifest.options["narrow"] == "ends"
+
+
 def test_node_that_is_refused_late_is_moved(tmp_path, caplog):
     """Det is not among the operators that the parser lists; MaxPool is, and only reading it with indices fails."""
     text = f"""g (float[1, 1, 3, 3] x) => (float[1, 1, 2, 2] y, int64[1, 1, 2, 2] i) {WEIGHTS} {{

@@ -13,6 +13,7 @@ from enginery.backends.tensorrt.targets import check_capabilities, target_of
 from enginery.backends.tensorrt.versions import LIBRARIES, Api, opset_ceiling, precisions
 from enginery.errors import BackendError, FeatureError, PrecisionError
 from enginery.machine import describe_machine
+from enginery.records import GraphRecord
 
 H200 = "NVIDIA H200, 143771 MiB, compute capability 9.0"
 L4 = "NVIDIA L4, 23034 MiB, compute capability 8.9"
@@ -73,6 +74,22 @@ def test_what_a_version_can_do(library, version, opset, bf16):
     """The opset's ceiling and the precisions follow from the version alone."""
     assert opset_ceiling(LIBRARIES[library], version) == opset
     assert precisions(LIBRARIES[library], version) == {"fp32", "tf32", "fp16", "int8"} | ({"bf16"} if bf16 else set())
+
+
+@pytest.mark.parametrize(
+    ("library", "version", "fixed"),
+    [
+        ("tensorrt", "8.5.3.1", [{}]), ("tensorrt", "8.6.0", [{}, {"optimization_level": 5}]),
+        ("tensorrt_rtx", "1.7.1.116", [{}, {"optimization_level": 5}]),
+    ],
+)  # fmt: skip
+def test_what_optimize_tries(monkeypatch, library, version, fixed):
+    """Where sizes vary, profiles of one size; else the highest level, which 8.5 has not."""
+    monkeypatch.setattr(module, "_installed_version", lambda _: version)
+    graph = GraphRecord("g", (), (), 1, {}, 0, 0, None, {"": 17}, 8, "", ("batch",))
+    backend, machine = module.TensorRTBackend(library), describe_machine()
+    assert list(backend.variants(graph, machine)) == [{}, {"narrow": "ends"}]
+    assert list(backend.variants(replace(graph, dynamic_dims=()), machine)) == fixed
 
 
 def test_a_target_is_the_gpu_that_it_was_built_on():

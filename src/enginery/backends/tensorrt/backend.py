@@ -83,8 +83,13 @@ class TensorRTBackend:
         return Capabilities(offered, ceiling, _MIN_OPSET, unsupported=unsupported, profiles=True)
 
     def variants(self, graph: GraphRecord, machine: MachineRecord) -> tuple[dict[str, Option], ...]:
-        """Return what may beat the defaults: only the highest optimisation level, which looks longest for kernels."""
-        del graph, machine
+        """Return what may beat the defaults: profiles of one size where sizes vary, else the highest level.
+
+        That level looks longest for kernels, and for each profile anew: both together are left to the user.
+        """
+        del machine
+        if graph.dynamic_dims:
+            return {}, {"narrow": "ends"}
         version = self.probe().version or ""
         return ({},) if version.startswith("8.5") else ({}, {"optimization_level": 5})
 
@@ -94,8 +99,11 @@ class TensorRTBackend:
         With the option ``partition=auto``, parts of a graph that cannot be built whole go to ONNX Runtime.
         """
         from enginery.backends.tensorrt.building import build_graph
+        from enginery.backends.tensorrt.optimization_profiles import narrowed
+        from enginery.graph.base import tensor_infos
 
         api = load_api(self.name)
+        spec = narrowed(tensor_infos(graph.graph.inputs), spec)
         if read_options(spec.options)["partition"] == "auto":
             from enginery.backends.tensorrt.sharing import build_shared
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enginery.backends.tensorrt.building import Construction
-from enginery.backends.tensorrt.optimization_profiles import check_profiles
+from enginery.backends.tensorrt.optimization_profiles import check_profiles, narrowed
 from enginery.backends.tensorrt.options import read_options
 from enginery.backends.tensorrt.parsing import (
     parse_file,
@@ -54,7 +54,8 @@ def examine(api: Api, graph: ir.Model, spec: BuildSpec) -> tuple[FindingRecord, 
 
 def _profiles(graph: ir.Model, spec: BuildSpec) -> Iterator[FindingRecord]:
     try:
-        check_profiles(tensor_infos(graph.graph.inputs), spec.shapes, spec.profiles)
+        inputs = tensor_infos(graph.graph.inputs)
+        check_profiles(inputs, spec.shapes, narrowed(inputs, spec).profiles)
     except EngineryError as error:
         yield FindingRecord("refused", "", error.message, error.mend)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from enginery.backends.base import Built, Definition
 from enginery.backends.tensorrt.building import Construction
-from enginery.backends.tensorrt.optimization_profiles import check_profiles
+from enginery.backends.tensorrt.optimization_profiles import check_profiles, narrowed
 from enginery.backends.tensorrt.versions import Api, element_type
 from enginery.errors import BuildError, SourceError
 from enginery.graph.base import axis_name
@@ -58,7 +58,7 @@ def build_network(api: Api, definition: Definition, spec: BuildSpec, folder: Pat
     _check_names("input", inputs, 'name it: network.add_input("image", dtype, shape)')
     _check_names("output", outputs, 'name the tensor before it is marked: layer.get_output(0).name = "scores"')
     taken = tuple(_info(api, tensor, spec.shapes) for tensor in inputs)
-    ranges = check_profiles(taken, spec.shapes, spec.profiles)
+    ranges = check_profiles(taken, spec.shapes, narrowed(taken, spec).profiles)
     given = tuple(_info(api, tensor, None) for tensor in outputs)
     return construction.finish(_no_graph(), PrecisionPlan(spec.precision), ranges, (taken, given), folder)
 

@@ -7,16 +7,18 @@ An input whose values are sizes of other tensors (a Reshape's second input) has 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 from enginery.backends.profiles import with_profiles
-from enginery.errors import BuildError, UnknownNameError
+from enginery.backends.tensorrt.options import read_options
+from enginery.errors import BuildError, UnknownNameError, UsageError
 from enginery.records import TensorInfo
-from enginery.spec import Dim, Shape
+from enginery.spec import BuildSpec, Dim, Shape
 
-__all__ = ["add_profiles", "check_profiles"]
+__all__ = ["add_profiles", "check_profiles", "narrowed"]
 
-_ENDS = ("min", "opt", "max")
+_ENDS: tuple[Literal["min", "opt", "max"], ...] = ("min", "opt", "max")
 
 
 def check_profiles(
@@ -57,6 +59,46 @@ def check_profiles(
     return tuple(found)
 
 
+def narrowed(inputs: Sequence[TensorInfo], spec: BuildSpec) -> BuildSpec:
+    """Add the profiles that ``narrow=ends`` asks for: one size each, at the smallest, the best and the largest shapes.
+
+    Kernels for one size are faster than those for a range; the wide profile stays, so that every size runs.
+
+    Args:
+        inputs: as the network has them.
+        spec: what was asked for; where all sizes are fixed there is nothing to add.
+
+    Raises:
+        UsageError: the values of an input are sizes too, which the shapes of the others do not fix.
+        EngineryError: as for `check_profiles` and `enginery.backends.tensorrt.options.read_options`.
+
+    Example:
+        >>> x = TensorInfo("x", "float32", ("batch", 4))
+        >>> spec = BuildSpec({"x": Shape.parse("1..32x4")}, options={"narrow": "ends"})
+        >>> [str(shapes["x"]) for shapes in narrowed([x], spec).profiles]
+        ['batch:1x4', 'batch:32x4']
+    """
+    if read_options(spec.options)["narrow"] == "none":
+        return spec
+    if spec.values:
+        raise UsageError(
+            f"narrow=ends fixes shapes, and {', '.join(map(repr, spec.values))} holds sizes of a range of its own",
+            mend="leave it out, or give each profile by --profile",
+        )
+    whole, *others = check_profiles(inputs, spec.shapes, spec.profiles)
+    found: list[Mapping[str, Shape]] = []
+    for end in _ENDS if any(shape.dynamic for shape in whole.values()) else ():
+        fixed = {name: _fixed(shape, end) for name, shape in whole.items()}
+        if fixed not in (*others, *found):
+            found.append(fixed)
+    return replace(spec, profiles=(*spec.profiles, *found))
+
+
+def _fixed(shape: Shape, end: Literal["min", "opt", "max"]) -> Shape:
+    sizes = zip(shape.at(end), shape.dims, strict=True)
+    return Shape(tuple(Dim(size, size, size, dim.name) for size, dim in sizes))
+
+
 def add_profiles(
     builder: Any,
     network: Any,
@@ -91,7 +133,7 @@ def add_profiles(
             if tensor.is_shape_tensor:
                 profile.set_shape_input(tensor.name, *_value_ends(tensor, values))
             if -1 in tuple(tensor.shape):
-                profile.set_shape(tensor.name, *(shapes[tensor.name].at(end) for end in _ENDS))  # type: ignore[arg-type]
+                profile.set_shape(tensor.name, *(shapes[tensor.name].at(end) for end in _ENDS))
         if config.add_optimization_profile(profile) < 0:
             said = ", ".join(f"{name}={shape}" for name, shape in shapes.items())
             raise BuildError(f"TensorRT refused profile {number}: {said}", mend="give every input min <= opt <= max")

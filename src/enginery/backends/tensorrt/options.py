@@ -42,6 +42,8 @@ _BUILD: dict[str, OptionRule] = {
     "allow_precision": OptionRule(""),
     # "auto": what TensorRT cannot run goes to ONNX Runtime.
     "partition": OptionRule("no", choices=("no", "auto")),
+    # "ends": profiles of one size besides the wide one, at the smallest, the best and the largest shapes.
+    "narrow": OptionRule("none", choices=("none", "ends")),
     # Number of the GPU.
     "device": OptionRule(0),
 }
