@@ -8,7 +8,7 @@ from fake_gpu import DataType, FakeRuntime, X, Y, doubling, session_of
 
 from enginery.backends.null import NullRunner
 from enginery.backends.session import Session
-from enginery.errors import InputNameError, RunError, UsageError
+from enginery.errors import InputNameError, InputShapeError, RunError, UsageError
 from enginery.records import TensorInfo
 
 
@@ -58,6 +58,52 @@ def test_caller_fills_page_locked_inputs(gpu):
             slot.inputs["x"][...] = batch(4, seed)
             pipeline.submit(slot)
             np.testing.assert_array_equal(pipeline.result()["y"], 2 * batch(4, seed))
+
+
+def test_slots_that_are_filled_at_one_time_are_different_ones(gpu):
+    """Nothing that a caller wrote is overwritten by its next batch."""
+    with session_of(doubling(gpu), gpu, (X,), (Y,)) as session, session.pipeline(2) as pipeline:
+        slots = [pipeline.slot({"x": (4, 3)}) for _ in range(2)]
+        for seed, slot in enumerate(slots):
+            slot.inputs["x"][...] = batch(4, seed)
+        with pytest.raises(RunError, match="all 2 slots are under way or being filled"):
+            pipeline.slot({"x": (4, 3)})
+        for slot in slots:
+            pipeline.submit(slot)
+        for seed in range(2):
+            np.testing.assert_array_equal(pipeline.result()["y"], 2 * batch(4, seed))
+
+
+def test_slot_whose_new_shape_is_refused_has_no_inputs(gpu):
+    """It cannot be submitted with those of before."""
+    with session_of(doubling(gpu), gpu, (X,), (Y,)) as session, session.pipeline(1) as pipeline:
+        list(pipeline.map([{"x": batch(4, 0)}]))
+        with pytest.raises(InputShapeError, match="size 9 is in none"):
+            pipeline.slot({"x": (9, 3)})
+        (left,) = pipeline._free
+        assert left.inputs == {}
+        with pytest.raises(UsageError, match="the slot has no inputs yet"):
+            left.submit()
+        (found,) = pipeline.map([{"x": batch(4, 1)}])
+        np.testing.assert_array_equal(found["y"], 2 * batch(4, 1))
+
+
+def test_closed_slot_cannot_be_submitted(gpu):
+    """Its memory is gone."""
+    with session_of(doubling(gpu), gpu, (X,), (Y,)) as session:
+        with session.pipeline(1) as pipeline:
+            slot = pipeline.slot({"x": (4, 3)})
+        with pytest.raises(UsageError, match="the slot has no inputs yet"):
+            slot.submit()
+
+
+def test_pipeline_uses_the_engines_gpu(gpu, monkeypatch):
+    """Whatever GPU the caller's thread had meanwhile."""
+    monkeypatch.setattr(FakeRuntime, "cudaGetDeviceCount", lambda _: (0, 2))
+    with session_of(doubling(gpu), gpu, (X,), (Y,)) as session, session.pipeline(1) as pipeline:
+        gpu.calls.clear()
+        list(pipeline.map([{"x": batch(4, 0)}]))
+        assert gpu.calls[0] == "cudaSetDevice 0"
 
 
 def test_small_whole_numbers_need_no_conversion(gpu):
@@ -114,7 +160,7 @@ def test_wrong_use_says_what_to_do(gpu):
                 pipeline.slot({})
             slot = pipeline.slot({"x": (4, 3)})
             pipeline.submit(slot)
-            with pytest.raises(RunError, match="all 1 slots are under way; take a result first"):
+            with pytest.raises(RunError, match="all 1 slots are under way or being filled; take a result first"):
                 pipeline.slot({"x": (4, 3)})
             with pytest.raises(UsageError, match="the slot is under way already"):
                 slot.submit()

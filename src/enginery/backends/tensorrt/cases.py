@@ -11,7 +11,7 @@ import numpy as np
 from enginery.backends.tensorrt.buffers import Buffer, Buffers
 from enginery.backends.tensorrt.contexts import Contexts, Opened
 from enginery.backends.tensorrt.outputs import new_allocator
-from enginery.backends.tensorrt.tensors import Tensor
+from enginery.backends.tensorrt.tensors import Tensor, convert
 from enginery.errors import RunError
 
 __all__ = ["Case", "Place", "key_of"]
@@ -53,23 +53,26 @@ class Case:
         self._cuda = opened.cuda
         self.dropped: Callable[[], None] = _nothing
         self.allocators: dict[str, Any] = {}
-        self._addresses: tuple[int, ...] = ()
-        self.inputs = tuple(_place(buffers, tensor, feeds[tensor.name].shape) for tensor in opened.inputs)
-        for place in self.inputs:
-            if place.tensor.on_host:
-                np.copyto(place.view, feeds[place.tensor.name], casting="unsafe")
+        self._addresses: tuple[int, ...] | None = None
+        self.inputs = tuple(
+            _place_on_host(buffers, tensor, feeds[tensor.name])
+            if tensor.on_host
+            else _place(buffers, tensor, feeds[tensor.name].shape)
+            for tensor in opened.inputs
+        )
         self._on_device = tuple(place for place in self.inputs if not place.tensor.on_host)
         self._held = contexts.take({place.tensor.name: place.view.shape for place in self._on_device})
         self._context = self._held.context
         try:
             self._set_shapes()
             self._place_outputs(buffers)
-        except Exception:
-            contexts.give_back(self._held)
+        except BaseException:
+            self.close()
             raise
 
     def _place_outputs(self, buffers: Buffers | None) -> None:
         opened = self._opened
+        self.outputs: tuple[Place, ...] = ()
         shapes = {tensor.name: tuple(self._context.get_tensor_shape(tensor.name)) for tensor in opened.outputs}
         fixed = [tensor for tensor in opened.outputs if -1 not in shapes[tensor.name]]
         self.outputs = tuple(_place(buffers, tensor, shapes[tensor.name]) for tensor in fixed)
@@ -88,20 +91,26 @@ class Case:
 
     def _set_shapes(self) -> None:
         context, engine = self._context, self._opened.engine
+        self._held.owner = None  # nobody's until all is set: whoever had it before must set its own again
         for place in self.inputs:
             name = place.tensor.name
-            if place.tensor.on_host:
-                context.set_tensor_address(name, place.buffer.host)
+            if place.tensor.on_host and not context.set_tensor_address(name, place.buffer.host):
+                raise self._opened.failure(f"take the values of input {name!r}")
             if -1 in tuple(engine.get_tensor_shape(name)) and not context.set_input_shape(name, place.view.shape):
                 raise self._opened.failure(f"take the shape {place.view.shape} for input {name!r}")
         if missing := list(context.infer_shapes()):
             raise self._opened.failure(f"work out its shapes: it lacks {', '.join(missing)}")
         self._held.owner = self
 
+    @property
+    def taken_away(self) -> bool:
+        """Whether another case has set its shapes on the context since: what was captured must not be replayed."""
+        return self._held.owner is not self
+
     def _set_addresses(self) -> None:
         context = self._context
         places = (*self._on_device, *self.outputs)
-        for place, address in zip(places, self._addresses, strict=True):
+        for place, address in zip(places, self._addresses or (), strict=True):
             if not context.set_tensor_address(place.tensor.name, address):
                 raise self._opened.failure(f"take memory for {place.tensor.name!r}")
         for name, allocator in self.allocators.items():
@@ -112,7 +121,7 @@ class Case:
         """Make sure that the context has these shapes, and inputs and outputs at these addresses (else its own)."""
         if addresses is None:
             addresses = self.own_addresses()
-        taken_away = self._held.owner is not self
+        taken_away = self.taken_away
         if taken_away:
             self.dropped()
             self._set_shapes()
@@ -122,7 +131,7 @@ class Case:
 
     def copy_in(self, stream: Any) -> None:
         """Ask for the copies of the inputs to the device."""
-        for place in self._on_device:
+        for place in filter(_has_bytes, self._on_device):
             self._cuda.copy_in(place.buffer.device, place.buffer.host, place.nbytes, stream)
 
     def enqueue(self, handle: int) -> None:
@@ -139,7 +148,7 @@ class Case:
 
     def copy_out(self, stream: Any) -> None:
         """Ask for the copies of the outputs to the host."""
-        for place in self.outputs:
+        for place in filter(_has_bytes, self.outputs):
             self._cuda.copy_out(place.buffer.host, place.buffer.device, place.nbytes, stream)
 
     def step(self, stream: Any) -> None:
@@ -180,15 +189,31 @@ def key_of(inputs: tuple[Tensor, ...], feeds: Arrays) -> tuple[Any, ...]:
 
 def _place(buffers: Buffers | None, tensor: Tensor, shape: tuple[int, ...]) -> Place:
     nbytes = tensor.nbytes(shape)
-    if buffers is None and not tensor.on_host:
+    if buffers is None:
         return Place(tensor, _NOWHERE, np.broadcast_to(np.empty((), tensor.dtype), shape), nbytes)
+    buffer = buffers.get(tensor.name, nbytes)
+    return Place(tensor, buffer, buffer.view(shape, tensor.dtype), nbytes)
+
+
+def _place_on_host(buffers: Buffers | None, tensor: Tensor, values: np.ndarray[Any, Any]) -> Place:
+    """Keep the values that TensorRT reads on the host in memory of the case's own: others have other values.
+
+    Raises:
+        InputDtypeError: a value that this TensorRT has no room for.
+    """
     if buffers is None:
         raise RunError(
             f"input {tensor.name!r} says the sizes of other tensors, so it is read on the host",
             mend="give all inputs as arrays of the host",
         )
-    buffer = buffers.get(tensor.name, nbytes)
-    return Place(tensor, buffer, buffer.view(shape, tensor.dtype), nbytes)
+    memory = np.empty(max(values.size, 1), tensor.dtype)  # never no memory at all, which has no address
+    view = memory[: values.size].reshape(values.shape)
+    convert(tensor, view, values)
+    return Place(tensor, Buffer(memory.ctypes.data, 0, memory.nbytes), view, view.nbytes)
+
+
+def _has_bytes(place: Place) -> bool:
+    return place.nbytes > 0
 
 
 def _nothing() -> None:

@@ -74,8 +74,10 @@ def capture(
     cuda.begin_capture(stream)
     try:
         step()
-    except EngineryError as error:
+    except BaseException as error:  # Ctrl-C too: a stream left in capture would refuse every call after it
         cuda.abandon_capture(stream)
+        if not isinstance(error, EngineryError):
+            raise
         if failed is not None:
             failed(error)
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +34,10 @@ class _Streams:
         self.copy_in, self.compute, self.copy_out = (cuda.new_stream() for _ in range(3))
         self.contexts = Contexts(opened, self.compute)
 
+    def wait(self, opened: Opened) -> None:
+        for stream in (self.copy_in, self.compute, self.copy_out):
+            opened.cuda.synchronize(stream)
+
     def close(self, opened: Opened) -> None:
         self.contexts.close()
         for stream in (self.copy_in, self.compute, self.copy_out):
@@ -60,11 +64,13 @@ class PipelineSlot:
     def prepare(self, feeds: Arrays) -> None:
         """Take the shapes of `feeds`; `inputs` are then arrays of them, with whatever was in them before."""
         key = key_of(self._opened.inputs, feeds)
+        self._case, self._replay, self.inputs = None, None, {}
         if key not in self._cases:
             if len(self._cases) >= _REMEMBERED:
                 self._opened.cuda.synchronize(self._streams.compute)
                 self._cases.popitem(last=False)[1][0].close()
             self._cases[key] = self._make(feeds)
+        self._cases.move_to_end(key)
         self._case, self._replay = self._cases[key]
         self.inputs = {place.tensor.name: place.view for place in self._case.inputs}
 
@@ -133,7 +139,7 @@ class PipelineSlot:
         for case, _ in self._cases.values():
             case.close()
         self._cases.clear()
-        self.inputs = {}
+        self._case, self._replay, self.inputs = None, None, {}
         self._buffers.close()
         for event in (self._copied_in, self._computed, self._done):
             self._opened.cuda.destroy_event(event)
@@ -146,30 +152,35 @@ class Pipeline:
         opened: the engine.
         slots: how many batches may be under way.
         copier: what copies large arrays.
+        use_device: makes the engine's GPU the calling thread's.
     """
 
-    def __init__(self, opened: Opened, slots: int, copier: Copier) -> None:
+    def __init__(self, opened: Opened, slots: int, copier: Copier, use_device: Callable[[], None]) -> None:
         if slots < 1:
             raise UsageError(f"a pipeline of {slots} slots", mend="give at least 1; 3 keep both copies and engine busy")
         self._opened = opened
+        self._use_device = use_device
         self._streams = _Streams(opened)
         self._slots = [PipelineSlot(opened, self._streams, copier) for _ in range(slots)]
         self._free = deque(self._slots)
         self._under_way: deque[PipelineSlot] = deque()
-        self._closed = False
+        self.closed = False
 
     def slot(self, shapes: Mapping[str, tuple[int, ...]]) -> PipelineSlot:
         """Return a slot whose `inputs` have these shapes, to be filled, and then given to `submit`.
 
+        It is the caller's until it is submitted: another call returns another slot.
+
         Raises:
             InputNameError: an input is missing.
-            RunError: every slot is under way: take a `result` first.
+            RunError: every slot is filled or under way: submit, or take a `result` first.
         """
         self._check_open()
         if missing := [tensor.name for tensor in self._opened.inputs if tensor.name not in shapes]:
             raise InputNameError(f"no shape for input {missing[0]!r}", mend="give a shape for each input")
         free = self._take_free()
         free.prepare({name: np.empty(shape, self._given(name)) for name, shape in shapes.items()})
+        self._free.popleft()
         return free
 
     def _given(self, name: str) -> np.dtype[Any]:
@@ -178,15 +189,19 @@ class Pipeline:
     def _take_free(self) -> PipelineSlot:
         if not self._free:
             raise RunError(
-                f"all {len(self._slots)} slots are under way", mend="take a result first, or open more slots"
+                f"all {len(self._slots)} slots are under way or being filled",
+                mend="take a result first, or open more slots",
             )
+        self._use_device()
         return self._free[0]
 
     def submit(self, slot: PipelineSlot) -> None:
         """Send a filled slot on its way."""
         self._check_open()
+        self._use_device()
         slot.submit()
-        self._free.remove(slot)
+        if slot in self._free:
+            self._free.remove(slot)
         self._under_way.append(slot)
 
     def result(self) -> dict[str, np.ndarray[Any, Any]]:
@@ -216,17 +231,17 @@ class Pipeline:
             yield self.result()
 
     def _check_open(self) -> None:
-        if self._closed:
+        if self.closed:
             raise RunError("the pipeline is closed", mend="make another: session.pipeline()")
 
     def close(self) -> None:
         """Wait for what is under way, and free everything; a second call does nothing."""
-        if self._closed:
+        if self.closed:
             return
-        self._closed = True
-        while self._under_way:
-            self.result()
-        self._opened.cuda.synchronize(self._streams.compute)
+        self.closed = True
+        self._use_device()
+        self._under_way.clear()
+        self._streams.wait(self._opened)
         for slot in self._slots:
             slot.close()
         self._streams.close(self._opened)

@@ -17,7 +17,7 @@ from enginery.backends.tensorrt.on_device import OnDevice
 from enginery.backends.tensorrt.pipelining import Pipeline
 from enginery.backends.tensorrt.profiler import profile_calls
 from enginery.backends.tensorrt.queries import Measuring, Trace, measure_queries
-from enginery.errors import InputDtypeError
+from enginery.errors import InputDtypeError, RunError
 from enginery.records import ProfileRecord, TensorInfo
 
 __all__ = ["TensorRTRunner"]
@@ -61,6 +61,7 @@ class TensorRTRunner:
         # The lane used last is taken first: its graphs are warm.
         self._free = deque(self._lanes)
         self._waiting = 0
+        self._closing = False
         self._changed = threading.Condition()
         self._pipelines: list[Pipeline] = []
         found = {tensor.name: tensor.dtype.name for tensor in opened.inputs}
@@ -96,10 +97,14 @@ class TensorRTRunner:
             self._give_back(lane)
 
     def _take(self) -> Lane:
-        lane = self._free_lane() or self._wait()
-        if self._device is not None:  # each thread has a device of its own, and a caller may have changed it
+        if self._device is not None:
+            self._use_device()
+        return self._free_lane() or self._wait()
+
+    def _use_device(self) -> None:
+        """Make the engine's GPU this thread's: each thread has one of its own, and a caller may have changed it."""
+        if self._device is not None:
             self._here().cuda.set_device(self._device)
-        return lane
 
     def _free_lane(self) -> Lane | None:
         try:
@@ -107,14 +112,21 @@ class TensorRTRunner:
         except IndexError:
             return None
 
-    def _wait(self) -> Lane:
-        """Wait until a lane is given back: who waits says so before it looks, and who gives looks after it gave."""
+    def _wait(self, *, closing: bool = False) -> Lane:
+        """Wait until a lane is given back: who waits says so before it looks, and who gives looks after it gave.
+
+        Raises:
+            RunError: the session is being closed, which gives no lane back.
+        """
         with self._changed:
             self._waiting += 1
             try:
-                while (lane := self._free_lane()) is None:
+                while True:
+                    if self._closing and not closing:
+                        raise _closed()
+                    if (lane := self._free_lane()) is not None:
+                        return lane
                     self._changed.wait()
-                return lane
             finally:
                 self._waiting -= 1
 
@@ -125,27 +137,35 @@ class TensorRTRunner:
                 self._changed.notify()
 
     def _here(self) -> Opened:
-        assert self._opened is not None, "the session gives no calls after close"  # noqa: S101
+        if self._opened is None:
+            raise _closed()
         return self._opened
 
     def pipeline(self, slots: int) -> Pipeline:
         """Make a pipeline with streams, buffers and contexts of its own; closed with the runner at the latest."""
-        made = Pipeline(self._here(), slots, self._copier)
-        self._pipelines.append(made)
+        self._use_device()
+        made = Pipeline(self._here(), slots, self._copier, self._use_device)
+        self._pipelines = [*(pipeline for pipeline in self._pipelines if not pipeline.closed), made]
         return made
 
     def profile(self, feeds: Arrays, runs: int) -> ProfileRecord:
         """Time the parts of a call and the layers of the engine."""
+        self._use_device()
         return profile_calls(self._here(), feeds, runs)
 
     def measure(self, feeds: Arrays, how: Measuring) -> Trace:
         """Measure queries one after another, as trtexec does."""
+        self._use_device()
         return measure_queries(self._here(), feeds, how)
 
     def close(self) -> None:
         """Wait for calls under way, and free everything."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
         for _ in self._lanes:
-            self._take()
+            self._wait(closing=True)
+        self._use_device()
         if self._before_close is not None:
             self._before_close()
         for pipeline in self._pipelines:
@@ -159,3 +179,7 @@ class TensorRTRunner:
         if self._opened is not None:
             self._opened.engine = None
             self._opened = None
+
+
+def _closed() -> RunError:
+    return RunError("the session is closed", mend="open the engine again")
