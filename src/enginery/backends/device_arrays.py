@@ -27,7 +27,8 @@ class Kind(Protocol):
         """Return address, shape and the library's element type.
 
         Raises:
-            InputDtypeError: its elements do not lie one after another, or not on a GPU.
+            InputDtypeError: its elements do not lie one after another.
+            AttributeError: it does not lie on a GPU, or is another library's.
         """
         ...
 
@@ -75,6 +76,8 @@ class _Torch:
         self._empty = self._torch.empty
 
     def read(self, array: Any) -> tuple[int, tuple[int, ...], Any]:
+        if not array.is_cuda:  # its address is one of the host, which would end the GPU's work for this process
+            raise AttributeError("a tensor of the host has no address on the device")
         if not array.is_contiguous():
             raise _scattered("tensor.contiguous()")
         return array.data_ptr(), array.shape, array.dtype

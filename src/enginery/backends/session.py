@@ -233,7 +233,9 @@ class Session:
 
     def _run_converted(self, feeds: Feeds, outputs: Feeds | None) -> dict[str, Any]:
         """Run with arrays of the device as they are, and whatever else is not numpy's converted, or refused."""
-        if self._gpu is not None and not self._closed:
+        if self._closed:
+            _closed(None)
+        if self._gpu is not None:
             for array in feeds.values():
                 if (kind := kind_of(array)) is not None:
                     return self._run_on_device(self._gpu, kind, feeds, outputs)
@@ -263,11 +265,21 @@ class Session:
             if len(self._good_on_device) < _REMEMBERED_SHAPES:
                 self._good_on_device.add(key)
         if outputs is not None:
-            self._check_output_names(outputs)
+            self._check_outputs_on_device(kind, outputs)
         addresses, shapes = tuple([one[0] for one in found]), tuple([one[1] for one in found])
         return runner.infer_on_device(
             DeviceCall(kind, feeds[self._names[0]], addresses, shapes, dict(outputs) if outputs else {})
         )
+
+    def _check_outputs_on_device(self, kind: Kind, outputs: Feeds) -> None:
+        self._check_output_names(outputs)
+        for name, array in outputs.items():
+            if type(kind_of(array)) is not type(kind):
+                raise InputDtypeError(
+                    f"what is given for output {name!r} is a {type(array).__name__} that does not lie where the "
+                    "inputs do",
+                    mend="give an array of the device, of the kind of the inputs",
+                )
 
     def _mixed(self, kind: Kind, feeds: Feeds) -> InputDtypeError:
         other = next(name for name in self._names if type(kind_of(feeds[name])) is not type(kind))

@@ -9,8 +9,10 @@ import pytest
 from fake_gpu import DataType, FakeRuntime, X, Y, doubling, session_of
 
 from enginery.backends import device_arrays
-from enginery.errors import InputDtypeError, InputNameError, InputShapeError
+from enginery.backends.tensorrt import on_device
+from enginery.errors import InputDtypeError, InputNameError, InputShapeError, RunError
 from enginery.records import TensorInfo
+from enginery.spec import Shape
 
 CALLERS = 7001
 
@@ -32,6 +34,12 @@ class Held:
 def gpu():
     """Return the fake GPU."""
     return FakeRuntime()
+
+
+@pytest.fixture(autouse=True)
+def numpys_alignment(monkeypatch):
+    """Take memory as numpy aligns it; the GPU's allocators give multiples of 256 bytes."""
+    monkeypatch.setattr(on_device, "_ALIGNMENT", 16)
 
 
 def batch(size, seed=0):
@@ -169,6 +177,7 @@ def test_torch_tensors_come_back_as_torch_tensors(gpu, monkeypatch):
     kind = device_arrays._torch()
     monkeypatch.setattr(kind, "_stream", lambda _: types.SimpleNamespace(cuda_stream=CALLERS))
     monkeypatch.setattr("enginery.backends.session.kind_of", lambda _: kind)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
     with session_of(doubling(gpu), gpu, (X,), (Y,)) as session:
         for seed in range(5):
             x = torch.from_numpy(batch(4, seed))
@@ -202,3 +211,72 @@ def test_host_tensors_are_of_no_device():
     torch = pytest.importorskip("torch")
     assert device_arrays.kind_of(torch.zeros(2)) is None
     assert device_arrays.kind_of(np.zeros(2)) is None
+
+
+def test_part_of_an_array_that_lies_crooked_is_refused(gpu):
+    """TensorRT's kernels trust its address."""
+    whole = np.zeros(13, np.float32)
+    crooked = next(whole[at : at + 12] for at in (0, 1) if whole[at:].ctypes.data % 16)
+    with (
+        session_of(doubling(gpu), gpu, (X,), (Y,)) as session,
+        pytest.raises(InputDtypeError, match=r"the memory of 'x' begins at 0x.*multiples of 16 bytes.*tensor\.clone"),
+    ):
+        session(Held(crooked.reshape(4, 3)))
+
+
+def test_graph_of_a_context_that_another_shape_took_is_not_replayed(gpu):
+    """As on TensorRT 8.5, where one context takes all shapes."""
+    engine = doubling(gpu, sharing=False)
+    x, y = Held(batch(4)), Held(np.empty((4, 3), np.float32))
+    with session_of(engine, gpu, (X,), (Y,)) as session:
+        for _ in range(4):
+            session.run({"x": x}, outputs={"y": y})
+        launched = gpu.calls.count("cudaGraphLaunch")
+        assert launched
+        session(Held(batch(2)))
+        session.run({"x": x}, outputs={"y": y})
+        assert gpu.calls.count("cudaGraphLaunch") == launched
+        np.testing.assert_array_equal(y.array, 2 * x.array)
+
+
+def test_empty_array_has_an_address(gpu):
+    """TensorRT takes none for a tensor that nobody set."""
+    shape = TensorInfo("x", "float32", ("batch", 3), Shape.parse("0..4..8x3"))
+    engine = doubling(gpu, profiles=({"x": ((0, 3), (4, 3), (8, 3))},))
+    nothing = Held(batch(0))
+    nothing.__cuda_array_interface__["data"] = (0, False)
+    with session_of(engine, gpu, (shape,), (Y,)) as session:
+        assert session(nothing).shape == (0, 3)
+        assert 0 not in engine.contexts[0].addresses.values()
+
+
+def test_output_names_the_stream_that_fills_it(gpu):
+    """Readers of the interface wait for it; where the input has none, the work is done."""
+    with session_of(doubling(gpu), gpu, (X,), (Y,)) as session:
+        assert session(Held(batch(4))).__cuda_array_interface__["stream"] == CALLERS
+        assert session(Held(batch(4), stream=None)).__cuda_array_interface__["stream"] is None
+
+
+def test_threads_own_default_streams_wait_for_one_another(gpu):
+    """They have one handle, and are as many as there are threads."""
+    with session_of(doubling(gpu), gpu, (X,), (Y,)) as session:
+        session(Held(batch(4), stream=2))
+        gpu.calls.clear()
+        session(Held(batch(4), stream=2))
+        first = next(call for call in gpu.calls if call.startswith(("wait", "record")))
+        assert first.startswith("wait 2 ")
+
+
+def test_arrays_of_the_host_among_those_of_the_device_are_refused(gpu):
+    """Each time, not only the first: their addresses would end the GPU's work."""
+    torch = pytest.importorskip("torch")
+    kind = device_arrays._torch()
+    with pytest.raises(AttributeError, match="no address on the device"):
+        kind.read(torch.zeros(2))
+    with (
+        session_of(doubling(gpu), gpu, (X,), (Y,)) as session,
+        pytest.raises(InputDtypeError, match="output 'y' is a ndarray that does not lie where the inputs do"),
+    ):
+        session.run({"x": Held(batch(4))}, outputs={"y": np.empty((4, 3), np.float32)})
+    with pytest.raises(RunError, match="the session is closed"):
+        session(Held(batch(4)))

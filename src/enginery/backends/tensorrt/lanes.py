@@ -21,6 +21,8 @@ __all__ = ["Lane", "Ready", "graph_failure"]
 _SMALL = 1 << 20
 _REMEMBERED = 32
 """Shapes whose contexts and graphs are kept; the one unused for longest goes."""
+_PER_THREAD = 2
+"""The handle by which CUDA names each thread's own default stream: one handle, a stream for each thread."""
 
 
 class Ready:
@@ -115,7 +117,7 @@ class Lane:
 
     def follow(self, stream: Any, handle: int) -> None:
         """Let a stream wait for what a caller's stream was asked for on this lane: they share memory."""
-        if self.busy_on is not None and self.busy_on != handle:
+        if self.busy_on is not None and (self.busy_on != handle or handle == _PER_THREAD):
             self._mark()
             self.opened.cuda.wait(stream, self._idle)
 

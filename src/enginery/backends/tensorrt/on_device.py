@@ -18,12 +18,15 @@ from enginery.backends.tensorrt.cuda import Cuda
 from enginery.backends.tensorrt.graphs import capture
 from enginery.backends.tensorrt.lanes import Lane, graph_failure
 from enginery.backends.tensorrt.tensors import Tensor, check_output
+from enginery.errors import InputDtypeError
 
 __all__ = ["DeviceArray", "OnDevice"]
 
 _SEEN_BEFORE_CAPTURE = 2
 _GRAPHS = 64
 _SHAPES = 32
+_ALIGNMENT = 256
+"""Bytes that an address is a multiple of, as TensorRT's header demands; a kernel that trusts it ends the process."""
 _SPECIAL_STREAMS = frozenset({0, 1, 2})
 """Legacy default (0, 1) and per-thread default (2): TensorRT waits for the device after each call on the former."""
 
@@ -33,16 +36,20 @@ class DeviceArray:
 
     Args:
         cuda: where its memory comes from; freed with the array.
+        stream: handle of the stream that fills it, which readers wait for; None where it is filled already.
     """
 
-    def __init__(self, cuda: Cuda, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
+    def __init__(self, cuda: Cuda, shape: tuple[int, ...], dtype: np.dtype[Any], stream: int | None) -> None:
         self._cuda = cuda
-        self.shape, self.dtype = shape, dtype
+        self.shape, self.dtype, self._stream = shape, dtype, stream
         self._address = cuda.malloc(int(np.prod(shape, dtype=np.int64)) * dtype.itemsize)
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        return {"shape": self.shape, "typestr": self.dtype.str, "data": (self._address, False), "version": 3}
+        return {
+            "shape": self.shape, "typestr": self.dtype.str, "data": (self._address, False), "version": 3,
+            "stream": self._stream,
+        }  # fmt: skip
 
     def __del__(self) -> None:
         if hasattr(self, "_address"):
@@ -71,14 +78,29 @@ class _Shapes:
 
     def go(self, addresses: tuple[int, ...], stream: Any, handle: int) -> None:
         """Run on these addresses, in the order of the caller's stream."""
+        if self.case.taken_away and self._graphs:  # where one context serves all shapes
+            self._lane.settle()
+            self.drop()
         graph = self._graphs.get(addresses)
-        if graph is None and self._capturing and self._is_known(addresses):
-            graph = self._capture(addresses)
+        if graph is None:
+            self._check_alignment(addresses)
+            if self._capturing and self._is_known(addresses):
+                graph = self._capture(addresses)
         if graph is not None:
             self._lane.opened.cuda.launch(graph, stream)
         else:
             self.case.bind(addresses)
             self._enqueue(stream, handle)
+
+    def _check_alignment(self, addresses: tuple[int, ...]) -> None:
+        names = [place.tensor.name for place in (*self.case.inputs, *self.case.outputs)]
+        for name, address in zip(names, addresses, strict=True):
+            if address % _ALIGNMENT:
+                raise InputDtypeError(
+                    f"the memory of {name!r} begins at {address:#x}, and TensorRT takes multiples of {_ALIGNMENT} "
+                    "bytes: it is a part of a larger array",
+                    mend="give a copy, such as tensor.clone(), which has memory of its own",
+                )
 
     def _is_known(self, addresses: tuple[int, ...]) -> bool:
         seen = self._seen.get(addresses, 0)
@@ -139,6 +161,7 @@ class OnDevice:
         self._all = len(places) > 0 and places == tuple(range(len(places)))
         self._cases: OrderedDict[tuple[tuple[int, ...], ...], _Shapes] = OrderedDict()
         self._streams: dict[int, Any] = {}
+        self._nothing = self._cuda.malloc(1)
         self._own = int(lane.stream)
         lane.on_close.append(self._close)
 
@@ -154,7 +177,10 @@ class OnDevice:
         shapes = self._cases.get(key) or self._new_shapes(key)
         made, addresses = self._outputs(shapes, call)
         lane.follow(stream, handle)
-        shapes.go((*inputs, *addresses), stream, handle)
+        places = (*inputs, *addresses)
+        if 0 in places:  # an empty array has no address, and TensorRT takes none for a missing tensor
+            places = tuple([address or self._nothing for address in places])
+        shapes.go(places, stream, handle)
         lane.lead(stream, handle, marked=not kind.keeps_streams)
         if asked is None:
             lane.settle()
@@ -186,7 +212,7 @@ class OnDevice:
             else:
                 array = kind.empty(shape, dtype, call.like)
                 if array is None:
-                    array = DeviceArray(self._cuda, shape, tensor.dtype)
+                    array = DeviceArray(self._cuda, shape, tensor.dtype, kind.stream(call.like))
                 address = kind.read(array)[0]
             made[name] = array
             addresses.append(address)
@@ -200,7 +226,9 @@ class OnDevice:
 
     def _empty(self, tensor: Tensor, shape: tuple[int, ...], call: DeviceCall) -> Any:
         array = call.kind.empty(shape, tensor.dtype.name, call.like)
-        return DeviceArray(self._cuda, shape, tensor.dtype) if array is None else array
+        if array is not None:
+            return array
+        return DeviceArray(self._cuda, shape, tensor.dtype, call.kind.stream(call.like))
 
     def _fetch(self, case: Case, name: str, call: DeviceCall) -> Any:
         """Copy a data-dependent output into an array of the caller's kind, now that its size is known."""
@@ -220,3 +248,4 @@ class OnDevice:
     def _close(self) -> None:
         while self._cases:
             self._cases.popitem()[1].close()
+        self._cuda.free(self._nothing)
