@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from enginery import backends, steps, storage
 from enginery.backends.tensorrt import foreign_plan
-from enginery.backends.tensorrt.building import ARTEFACT, LAYERS
+from enginery.backends.tensorrt.building import ARTEFACT
 from enginery.errors import OutputExistsError, UnknownNameError, UsageError
 from enginery.plain import from_json
 from enginery.progress import Progress
 from enginery.records import LayerRecord, ManifestRecord, TensorInfo, TrtexecRecord
 from enginery.reports.trtexec_report import layers_json
 from enginery.spec import Dim, PrecisionPlan, Shape, show_sizes
+from enginery.storage import LAYERS
 from enginery.trtexec_queries import Outcome, measure
 from enginery.trtexec_spec import Library, TrtexecSpec, defaults_of, with_defaults
 

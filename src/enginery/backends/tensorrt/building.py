@@ -45,17 +45,15 @@ from enginery.machine import describe_machine
 from enginery.plain import to_plain
 from enginery.records import LayerRecord, TensorInfo
 from enginery.spec import BuildSpec, Option, PrecisionPlan, Shape
+from enginery.storage import LAYERS
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["ARTEFACT", "LAYERS", "Construction", "build_graph"]
+__all__ = ["ARTEFACT", "Construction", "build_graph"]
 
 ARTEFACT = "model.plan"
 """The engine, exactly as TensorRT serialises it."""
-
-LAYERS = "layers.json"
-"""A list of `enginery.records.LayerRecord`."""
 
 
 @dataclass
@@ -91,7 +89,7 @@ class Construction:
         options = read_options(spec.options)
         capabilities = asked_capabilities(api, options)
         check_capabilities(spec.precision, capabilities)
-        refuse_options(api, options, gpu_here=bool(describe_machine().gpus), targets=len(capabilities))
+        refuse_options(api.library, options, gpu_here=bool(describe_machine().gpus), targets=len(capabilities))
         log = BuildLog(api)
         load_plugins(api, listed(options["plugins"]), log.logger)
         builder = api.module.Builder(log.logger)

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from enginery import __version__, backends, storage
-from enginery.backends.tensorrt.building import ARTEFACT, LAYERS
+from enginery.backends.tensorrt.building import ARTEFACT
 from enginery.backends.tensorrt.options import listed, read_options
 from enginery.backends.tensorrt.tensors import ELEMENTS
 from enginery.backends.tensorrt.versions import LIBRARIES, Api, load_api
@@ -23,6 +23,7 @@ from enginery.machine import describe_machine
 from enginery.plain import to_json
 from enginery.records import BuildRecord, FileRecord, LayerRecord, ManifestRecord, TensorInfo
 from enginery.spec import Dim, Option, Shape
+from enginery.storage import LAYERS
 
 __all__ = ["UNKNOWN", "PlanHeader", "adopt", "read_header", "read_infos"]
 
