@@ -121,6 +121,16 @@ def test_of_very_many_verbose_lines_the_newest_are_kept(log, monkeypatch):
     assert len(log.lines) <= 21
 
 
+def test_of_very_many_warnings_the_first_and_the_newest_are_kept(log, monkeypatch):
+    """An engine that warns in each call does not fill the memory."""
+    monkeypatch.setattr("enginery.backends.tensorrt.log._VERBOSE_KEPT", 10)
+    monkeypatch.setattr("enginery.backends.tensorrt.log._OLDER_KEPT", 5)
+    for at in range(200):
+        log.take("WARNING", f"call {at}")
+    assert (log.lines[0].text, log.lines[-1].text) == ("call 0", "call 199")
+    assert len(log.lines) <= 26
+
+
 def test_a_copy_on_disk_has_every_line(log, monkeypatch, tmp_path):
     """What was said before the file was opened stands in it too, and what comes after it was closed does not."""
     monkeypatch.setenv("ENGINERY_CACHE", str(tmp_path))

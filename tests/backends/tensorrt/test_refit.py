@@ -12,7 +12,7 @@ import pytest
 from enginery import backends, steps
 from enginery.backends import engine as engines
 from enginery.backends.tensorrt import refitting
-from enginery.backends.tensorrt.versions import LIBRARIES, Api, load_api
+from enginery.backends.tensorrt.versions import LIBRARIES, Api, load_api, serialize_whole
 from enginery.errors import BackendUnavailableError, BuildError, UsageError
 from enginery.spec import BuildSpec, parse_shapes
 
@@ -109,6 +109,21 @@ def test_the_plan_is_written_anew(built, tmp_path, monkeypatch):
     refitter = Refitter({"w": 4, "b": 2})
     refitting.refit_plan(played(monkeypatch, refitter), built.folder, built.manifest, ir.from_onnx_text(TEXT), tmp_path)
     assert (tmp_path / "model.plan").read_bytes() == b"{'w': [1.0, 2.0, 3.0, 4.0], 'b': [5.0, 6.0]}"
+
+
+def test_stripped_plan_is_written_with_the_weights_that_were_brought():
+    """Later versions may leave them out again, unless told not to."""
+    cleared, kept = [], []
+    how = SimpleNamespace(clear_flag=cleared.append, set_flag=kept.append)
+    engine = SimpleNamespace(
+        create_serialization_config=lambda: how, serialize_with_config=lambda given: given, serialize=lambda: b"old"
+    )
+    real = load_api("tensorrt_rtx")
+    assert serialize_whole(real, engine) is how
+    flag = real.module.SerializationFlag
+    assert (cleared, kept) == ([flag.EXCLUDE_WEIGHTS], [flag.INCLUDE_REFIT])
+    old = Api(LIBRARIES["tensorrt"], SimpleNamespace(), "8.6.0")
+    assert serialize_whole(old, engine) == b"old"
 
 
 def test_a_refitter_that_fails(built, tmp_path, monkeypatch):

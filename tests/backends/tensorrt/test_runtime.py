@@ -78,7 +78,7 @@ def test_options_of_the_session_reach_the_runner(tmp_path, monkeypatch):
 
     gpu, runner = opening(tmp_path, monkeypatch, cuda_graph=False, contexts=2, spin=True)
     assert runner.placement == "Fake H200 (GPU 0), TensorRT 8.6.0"
-    assert "cudaSetDeviceFlags" in gpu.calls
+    assert gpu.calls[:2] == ["cudaSetDevice 0", "cudaSetDeviceFlags"]  # the flags are of the thread's device
     with Session(runner, (X,), (Y,)) as session:
         for _ in range(5):
             np.testing.assert_array_equal(session(np.ones((2, 3), np.float32)), np.full((2, 3), 2, np.float32))

@@ -28,6 +28,7 @@ __all__ = ["BuildLog", "LogLine"]
 _LOG = logging.getLogger("enginery.tensorrt")
 _ERRORS = ("ERROR", "INTERNAL_ERROR")
 _VERBOSE_KEPT = 20_000
+_OLDER_KEPT = 10_000
 _FILES_KEPT = 5
 _SERIAL = itertools.count()
 
@@ -160,9 +161,12 @@ class BuildLog:
             follow(line)
 
     def _thin(self) -> None:
-        """Drop the older VERBOSE lines: a long build says hundreds of thousands."""
-        newest = len(self._lines) - _VERBOSE_KEPT
-        self._lines = [line for at, line in enumerate(self._lines) if at >= newest or line.severity != "VERBOSE"]
+        """Drop the older VERBOSE lines, of which a build says hundreds of thousands, and keep the first of the others.
+
+        An engine that warns in each call would fill the memory otherwise.
+        """
+        older, newest = self._lines[:-_VERBOSE_KEPT], self._lines[-_VERBOSE_KEPT:]
+        self._lines = [line for line in older if line.severity != "VERBOSE"][:_OLDER_KEPT] + newest
 
 
 class _Hub:

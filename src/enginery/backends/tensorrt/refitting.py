@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from enginery.backends.tensorrt.building import ARTEFACT
 from enginery.backends.tensorrt.log import BuildLog
 from enginery.backends.tensorrt.runtime import deserialize
-from enginery.backends.tensorrt.versions import Api, make_weights
+from enginery.backends.tensorrt.versions import Api, make_weights, serialize_whole
 from enginery.errors import BuildError, UsageError
 from enginery.graph.base import apply_plan, make_plan
 from enginery.records import ManifestRecord
@@ -53,7 +53,7 @@ def refit_plan(api: Api, folder: Path, manifest: ManifestRecord, graph: ir.Model
         raise BuildError(f"{api.library.label} {api.version} refused the new weights: {said}", mend="build it anew")
     del kept  # TensorRT reads them until here
     with (target / ARTEFACT).open("wb") as file:
-        file.write(engine.serialize())
+        file.write(serialize_whole(api, engine))
 
 
 def set_weights(api: Api, refitter: Any, given: Mapping[str, Any]) -> list[Any]:

@@ -44,9 +44,9 @@ def open_plan(api: Api, folder: Path, manifest: ManifestRecord, options: Mapping
     """
     cuda = load_cuda()
     index = int(options["device"])
-    if options["spin"]:
-        cuda.spin_while_waiting()
     cuda.set_device(index)
+    if options["spin"]:  # of the thread's device, so not before it is set
+        cuda.spin_while_waiting()
     here = cuda.device(index)
     if manifest.target is not None:
         check_target(api, manifest.target, here, options)

@@ -131,6 +131,10 @@ FEATURES: Mapping[str, Feature] = {
     "ILayer.set_output_type": Feature("precision by a layer's name", "8.5-10.16", "1.4"),
     "BuilderFlag.REFIT_IDENTICAL": Feature("refitting with the same weights", "10.0+", "1.4+"),
     "BuilderFlag.STRIP_PLAN": Feature("an engine without its weights", "10.0+", "1.4+"),
+    "ICudaEngine.create_serialization_config": Feature("a plan with weights brought later", "10.0+", "1.4+"),
+    "ICudaEngine.serialize_with_config": Feature("a plan with weights brought later", "10.0+", "1.4+"),
+    "SerializationFlag.EXCLUDE_WEIGHTS": Feature("a plan with weights brought later", "10.0+", "1.4+"),
+    "SerializationFlag.INCLUDE_REFIT": Feature("a plan that stays refittable", "10.14+", "1.4+"),
     "BuilderFlag.VERSION_COMPATIBLE": Feature("an engine for later versions", "8.6+", "1.4+"),
     "BuilderFlag.EXCLUDE_LEAN_RUNTIME": Feature("an engine without the lean runtime", "8.6+", "1.4+"),
     "BuilderFlag.WEIGHT_STREAMING": Feature("weights streamed from the host", "10.0+", "1.4+"),
@@ -409,6 +413,17 @@ def make_weights(api: Api, array: Any, dtype: str) -> tuple[Any, Any]:
     own = api.need(f"DataType.{'INT64' if dtype == 'INT64' else _TYPE_NAMES[dtype]}")
     kept = array if array.flags.c_contiguous else array.copy()
     return api.module.Weights(own, kept.ctypes.data, kept.size), kept
+
+
+def serialize_whole(api: Api, engine: Any) -> Any:
+    """Serialise an engine with its weights: one that was built without them may leave them out by itself."""
+    if api.find("ICudaEngine.create_serialization_config") is None:
+        return engine.serialize()
+    how = engine.create_serialization_config()
+    how.clear_flag(api.need("SerializationFlag.EXCLUDE_WEIGHTS"))
+    if (stays := api.find("SerializationFlag.INCLUDE_REFIT")) is not None:
+        how.set_flag(stays)
+    return engine.serialize_with_config(how)
 
 
 def opset_ceiling(library: Library, version: str) -> int:
