@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import types
+
 import pytest
 
 from enginery.backends.tensorrt import gpu_memory
@@ -56,3 +58,17 @@ def test_free_memory_is_asked_of_the_device_that_builds(monkeypatch):
     assert devices == [1]
     monkeypatch.setattr(gpu_memory.optional, "installed", lambda _: False)
     assert free_bytes(0) is None
+
+
+@pytest.mark.parametrize(
+    ("device", "gpus", "installed", "asked"),
+    [(0, (), True, []), (0, ("NVIDIA L4",), True, [0]), (0, ("NVIDIA L4",), False, []), (1, (), False, [1])],
+)
+def test_the_gpu_is_chosen_before_the_builder_is_made(monkeypatch, device, gpus, installed, asked):
+    """Another than the first is never left out in silence: where it cannot be chosen, choosing it raises."""
+    chosen = []
+    monkeypatch.setattr(gpu_memory, "describe_machine", lambda: types.SimpleNamespace(gpus=gpus))
+    monkeypatch.setattr(gpu_memory.optional, "installed", lambda _: installed)
+    monkeypatch.setattr(gpu_memory, "load_cuda", lambda: types.SimpleNamespace(set_device=chosen.append))
+    gpu_memory.use_device(device)
+    assert chosen == asked

@@ -14,7 +14,7 @@ from enginery.backends.tensorrt import audit, inspection
 from enginery.backends.tensorrt.building_progress import following
 from enginery.backends.tensorrt.configuration import configure, refuse_options
 from enginery.backends.tensorrt.diagnosis import meaning_of
-from enginery.backends.tensorrt.gpu_memory import check_room, free_bytes, weak_narrowing
+from enginery.backends.tensorrt.gpu_memory import check_room, free_bytes, use_device, weak_narrowing
 from enginery.backends.tensorrt.history import Work
 from enginery.backends.tensorrt.log import BuildLog
 from enginery.backends.tensorrt.optimization_profiles import add_profiles, check_profiles
@@ -92,6 +92,7 @@ class Construction:
         refuse_options(api.library, options, gpu_here=bool(describe_machine().gpus), targets=len(capabilities))
         log = BuildLog(api)
         load_plugins(api, listed(options["plugins"]), log.logger)
+        use_device(int(options["device"]))
         builder = api.module.Builder(log.logger)
         network = builder.create_network(api.network_flags())
         return cls(api, spec, options, capabilities, builder, network, log)

@@ -72,6 +72,8 @@ class Cuda:
         message = f"CUDA: {call} answered {name} ({int(code)}): {text}"
         if name in _MISSING:
             return BackendUnavailableError(message, mend="install a driver for this GPU, and see enginery doctor")
+        if name == "cudaErrorInvalidDevice":
+            return BackendUnavailableError(message, mend="see nvidia-smi for the numbers of the GPUs that there are")
         if name == "cudaErrorMemoryAllocation":
             return RunError(message, mend="free memory, give smaller shapes, or open with fewer contexts")
         return RunError(message, mend="open the engine again; a failed kernel leaves the whole process without its GPU")

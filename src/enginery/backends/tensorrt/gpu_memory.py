@@ -5,8 +5,9 @@ from __future__ import annotations
 from enginery import optional
 from enginery.backends.tensorrt.cuda import load_cuda
 from enginery.errors import BuildError
+from enginery.machine import describe_machine
 
-__all__ = ["check_room", "free_bytes", "weak_narrowing"]
+__all__ = ["check_room", "free_bytes", "use_device", "weak_narrowing"]
 
 _MIB = 1 << 20
 _CONTEXT_BYTES = 300 * _MIB
@@ -14,6 +15,17 @@ _CONTEXT_BYTES = 300 * _MIB
 
 _COPIES = 2
 """The builder holds weights as they came and as a kernel wants them."""
+
+
+def use_device(device: int = 0) -> None:
+    """Make a GPU this thread's, before a builder is made: it works on the one that is the thread's by then.
+
+    Raises:
+        BackendUnavailableError: there is no such GPU.
+        MissingExtraError: it is not the first one, and cuda-python is not here to choose it.
+    """
+    if device or (describe_machine().gpus and optional.installed("cuda")):
+        load_cuda().set_device(device)
 
 
 def free_bytes(device: int = 0) -> int | None:
