@@ -13,7 +13,7 @@ from enginery.errors import GraphError, UsageError
 from enginery.fitting import Fitter
 from enginery.machine import describe_machine
 from enginery.plain import from_plain
-from enginery.preparation import choose_backend, make_design
+from enginery.preparation import check_asked, choose_backend, make_design
 from enginery.progress import Progress
 from enginery.records import DryRunRecord, FindingRecord
 from enginery.sources import opened
@@ -70,6 +70,7 @@ def dry_run(
     with tempfile.TemporaryDirectory(prefix="enginery-") as name, opened(source, asked) as found:
         folder = Path(name)
         backend = choose_backend(found, backend)
+        check_asked(backend, spec, precision=False)  # a precision that is not offered is a finding
         design = make_design(found, folder, shapes=shapes, simplify=simplify, progress=progress)
         if design.path.suffix != ".onnx":
             mend = "build it: its own functions say what they cannot do"

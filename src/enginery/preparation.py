@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from enginery import backends
-from enginery.backends.base import Design
+from enginery.backends.asked import check_precision_offered
+from enginery.backends.base import Design, SpecChecker
 from enginery.errors import InputError, UsageError
 from enginery.evaluation import Evaluator
 from enginery.fitting import check_conversion, small_feeds, with_open_dims
+from enginery.machine import describe_machine
 from enginery.progress import Progress
 from enginery.records import ExportRecord, GraphRecord, ManifestRecord, SimplifyRecord, TensorInfo
 from enginery.sources.base import HandBuilt, Source
-from enginery.spec import Shape
+from enginery.spec import BuildSpec, Shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +30,7 @@ __all__ = [
     "Prepared",
     "bench_case",
     "builder_of",
+    "check_asked",
     "choose_backend",
     "make_cases",
     "make_design",
@@ -110,6 +113,27 @@ def choose_backend(source: Source, asked: str | None) -> str:
     chosen = own or asked or _DEFAULT_BACKEND
     backends.get_available(chosen)
     return chosen
+
+
+def check_asked(backend: str, spec: BuildSpec, *, precision: bool = True) -> None:
+    """Refuse, before a source is exported, what the backend would refuse for any graph.
+
+    Args:
+        backend: its name.
+        spec: what was asked for.
+        precision: whether to look at the precision as well.
+
+    Raises:
+        BackendUnavailableError: its library is not here.
+        UnknownNameError: no such backend, or no such option.
+        UsageError: an option has a value of the wrong kind.
+        BackendError: the backend cannot follow an option or compute in the precision, here or at all.
+    """
+    module = backends.get_available(backend)
+    if precision:
+        check_precision_offered(backend, spec.precision, module.capabilities(describe_machine()).precisions)
+    if isinstance(module, SpecChecker):
+        module.check_spec(spec)
 
 
 def reference_of(source: Source) -> Source:

@@ -18,6 +18,7 @@ from enginery.machine import describe_machine
 from enginery.preparation import (
     Prepared,
     bench_case,
+    check_asked,
     choose_backend,
     make_cases,
     make_design,
@@ -223,13 +224,14 @@ def build(
     progress.plan(("export", 5.0), *([("simplify", 5.0)] if simplify else []), (building, 3.0))
     if check_precision(precision) == "best":
         raise UsageError("one engine has one precision, not 'best'", mend="use `optimize`, or name a precision")
-    if backend is not None:
-        backends.get_available(backend)
-    storage.refuse_to_replace(output)
     spec = BuildSpec(dict(shapes or {}), precision, dict(options or {}), tuple(profiles), dict(values or {}), plan)
+    if backend is not None:
+        check_asked(backend, spec)
+    storage.refuse_to_replace(output)
     asked = SourceSpec.of(example_inputs, **said)
     with staging(output.resolve()) as folder, opened(source, asked) as found:
         backend = choose_backend(found, backend)
+        check_asked(backend, spec)
         design = make_design(found, folder, shapes=shapes, simplify=simplify, in_process=in_process, progress=progress)
         limits = backends.get(backend).capabilities(describe_machine()).opsets
         design = Fitter(folder, spec.shapes, progress).fit(design, limits)

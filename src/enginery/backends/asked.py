@@ -21,18 +21,20 @@ class OptionRule:
         default: the value where none is given.
         choices: the words a text may be; empty where any is allowed.
         low: the smallest whole number.
+        high: the largest; more than a C int no library takes.
     """
 
     default: Option
     choices: tuple[str, ...] = ()
     low: int = 0
+    high: int = 2**31 - 1
 
     def read(self, name: str, value: Option) -> Option:
         """Return `value` as this option's type.
 
         Raises:
             UnknownNameError: a word that is not among the choices.
-            UsageError: not a whole number, too small a number, or neither true nor false.
+            UsageError: not a whole number, one out of range, or neither true nor false.
         """
         if isinstance(self.default, bool):
             word = str(value).lower()
@@ -52,6 +54,8 @@ class OptionRule:
             raise UsageError(f"option {name!r} is {value!r}", mend="give a whole number") from error
         if number < self.low:
             raise UsageError(f"option {name!r} is {number}", mend=f"give {self.low} or more")
+        if number > self.high:
+            raise UsageError(f"option {name!r} is {number}", mend=f"give {self.low} to {self.high}")
         return number
 
 

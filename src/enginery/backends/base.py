@@ -43,6 +43,7 @@ __all__ = [
     "NetworkBuilder",
     "Runner",
     "Session",
+    "SpecChecker",
     "WeightChanger",
 ]
 
@@ -299,6 +300,21 @@ class Backend(Protocol):
 
     def diagnose(self, error: Exception, graph: ir.Model | None) -> str | None:
         """Say what another tool's failure probably means and what to do, or None."""
+        ...
+
+
+@runtime_checkable
+class SpecChecker(Protocol):
+    """What a backend has besides, where it can tell a slip in what was asked for before there is a graph."""
+
+    def check_spec(self, spec: BuildSpec) -> None:
+        """Refuse at once what its `build` would refuse for any graph, after an export that may take minutes.
+
+        Raises:
+            UnknownNameError: ``spec.options`` names an option or a word that it does not have.
+            UsageError: an option has a value of the wrong kind.
+            BackendError: it cannot follow an option, here or at all.
+        """
         ...
 
 

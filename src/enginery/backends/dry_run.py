@@ -107,6 +107,8 @@ def _common(module: Backend, name: str, graph: ir.Model, spec: BuildSpec) -> Ite
     except EngineryError as error:
         yield finding_of(error)
         return
+    if offered.profiles:
+        return  # it is built for ranges, and refuses what has none in its own words
     for info in inputs:
         if info.profile is None and info.shape is not None:
             axes = ", ".join(f"{axis} ({dim})" for axis, dim in enumerate(info.shape) if isinstance(dim, str))

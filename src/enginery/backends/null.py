@@ -22,7 +22,7 @@ from enginery.spec import PRECISIONS, BuildSpec, Option
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["build", "capabilities", "diagnose", "open", "probe", "variants"]
+__all__ = ["build", "capabilities", "check_spec", "diagnose", "open", "probe", "variants"]
 
 _ARTEFACT = "model.null"
 
@@ -42,6 +42,11 @@ def variants(graph: GraphRecord, machine: MachineRecord) -> tuple[dict[str, Opti
     """It has no options."""
     del graph, machine
     return ({},)
+
+
+def check_spec(spec: BuildSpec) -> None:
+    """Refuse options that it does not have."""
+    check_options({}, spec.options)
 
 
 def build(graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:

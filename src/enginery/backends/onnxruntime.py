@@ -33,7 +33,17 @@ if TYPE_CHECKING:
 
     from enginery.backends.base import Runner
 
-__all__ = ["build", "capabilities", "diagnose", "has_provider", "open", "open_graph", "probe", "variants"]
+__all__ = [
+    "build",
+    "capabilities",
+    "check_spec",
+    "diagnose",
+    "has_provider",
+    "open",
+    "open_graph",
+    "probe",
+    "variants",
+]
 
 _ARTEFACT = "model.onnx"
 _CPU = "CPUExecutionProvider"
@@ -89,6 +99,11 @@ def variants(graph: GraphRecord, machine: MachineRecord) -> tuple[dict[str, Opti
     if machine.cores > 1 and graph.operators.get("Concat", 0) > 1 and (graph.flops or 0) > _BIG_GRAPH_FLOPS:
         found.append({"execution_mode": "parallel"})
     return tuple(found)
+
+
+def check_spec(spec: BuildSpec) -> None:
+    """Refuse options that it does not have."""
+    _options(spec.options)
 
 
 def build(graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:

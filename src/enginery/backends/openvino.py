@@ -32,7 +32,7 @@ from enginery.spec import BuildSpec, Dim, Option, Shape
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["build", "build_network", "capabilities", "diagnose", "open", "probe", "variants"]
+__all__ = ["build", "build_network", "capabilities", "check_spec", "diagnose", "open", "probe", "variants"]
 
 _ARTEFACT = "model.xml"
 _DEVICE = "CPU"
@@ -74,6 +74,11 @@ def variants(graph: GraphRecord, machine: MachineRecord) -> tuple[dict[str, Opti
     if machine.cores >= 8:  # noqa: PLR2004 - said above
         found.append({"threads": machine.cores // 2})
     return tuple(found)
+
+
+def check_spec(spec: BuildSpec) -> None:
+    """Refuse options that it does not have."""
+    _options(spec.options)
 
 
 def build(graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:

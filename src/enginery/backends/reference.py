@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     from onnx.reference import ReferenceEvaluator
 
-__all__ = ["build", "capabilities", "diagnose", "open", "probe", "variants"]
+__all__ = ["build", "capabilities", "check_spec", "diagnose", "open", "probe", "variants"]
 
 _ARTEFACT = "model.onnx"
 _PRECISIONS = frozenset({"fp32"})
@@ -49,6 +49,11 @@ def variants(graph: GraphRecord, machine: MachineRecord) -> tuple[dict[str, Opti
     """It has no options."""
     del graph, machine
     return ({},)
+
+
+def check_spec(spec: BuildSpec) -> None:
+    """Refuse options that it does not have."""
+    check_options({}, spec.options)
 
 
 def build(graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:

@@ -30,7 +30,7 @@ def dry_run_text(record: DryRunRecord, style: Style = PLAIN) -> str:
 
 
 def _result(record: DryRunRecord) -> str:
-    refused = sum(finding.severity == "refused" for finding in record.findings)
+    refused = len({finding.text for finding in record.findings if finding.severity == "refused"})
     if refused:
         return f"it will not build: {figures.plural(refused, 'reason')}"
     moved = sum(finding.severity == "moved" for finding in record.findings)
@@ -41,7 +41,7 @@ def _result(record: DryRunRecord) -> str:
 
 def _activations(record: DryRunRecord) -> str:
     if record.activation_bytes is None:
-        return "not known: sizes are open, or depend on data"
+        return "not known: sizes are open, depend on data, or are those of texts"
     return f"{figures.byte_size(record.activation_bytes)} at the max sizes, estimated in the graph's own types"
 
 
@@ -49,4 +49,5 @@ def _findings(findings: tuple[FindingRecord, ...], style: Style) -> str:
     if not findings:
         return ""
     columns = [Column("finding"), Column("what", wraps=True), Column("what to do", wraps=True)]
-    return table(columns, [[_SAID[one.severity], one.text, one.mend] for one in findings], style)
+    rows = dict.fromkeys((_SAID[one.severity], one.text, one.mend) for one in findings)  # one text may name many nodes
+    return table(columns, [list(row) for row in rows], style)

@@ -8,6 +8,7 @@ __all__ = [
     "build",
     "build_network",
     "capabilities",
+    "check_spec",
     "diagnose",
     "examine",
     "open",
@@ -22,6 +23,7 @@ _BACKEND = TensorRTBackend("tensorrt")
 probe = _BACKEND.probe
 capabilities = _BACKEND.capabilities
 variants = _BACKEND.variants
+check_spec = _BACKEND.check_spec
 build = _BACKEND.build
 build_network = _BACKEND.build_network
 open = _BACKEND.open  # noqa: A001 - the contract's name

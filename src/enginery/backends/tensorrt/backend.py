@@ -93,6 +93,18 @@ class TensorRTBackend:
         version = self.probe().version or ""
         return ({},) if version.startswith("8.5") else ({}, {"optimization_level": 5})
 
+    def check_spec(self, spec: BuildSpec) -> None:
+        """Refuse at once the options that no graph could be built with; TensorRT is loaded only to name GPUs."""
+        from enginery.backends.tensorrt.configuration import refuse_options
+        from enginery.backends.tensorrt.targets import asked_capabilities, check_capabilities
+
+        options = read_options(spec.options)
+        if options["compute_capabilities"]:
+            check_capabilities(spec.precision, asked := asked_capabilities(load_api(self.name), options))
+        else:
+            asked = ()
+        refuse_options(self.library, options, gpu_here=bool(describe_machine().gpus), targets=len(asked))
+
     def build(self, graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:
         """Build ``model.plan`` and ``layers.json``; see `enginery.backends.tensorrt.building`.
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from enginery.backends.tensorrt.options import listed
-from enginery.backends.tensorrt.versions import Api, set_plan_flag, share_profiles
+from enginery.backends.tensorrt.versions import Api, Library, set_plan_flag, share_profiles
 from enginery.errors import FeatureError, UnknownNameError, UsageError
 from enginery.spec import Option
 
@@ -24,11 +24,11 @@ _NOT_ON_RTX = {
 """Options that TensorRT-RTX ignores or fails with, with the value that asks for nothing, and the mend."""
 
 
-def refuse_options(api: Api, options: Mapping[str, Option], *, gpu_here: bool, targets: int) -> None:
+def refuse_options(library: Library, options: Mapping[str, Option], *, gpu_here: bool, targets: int) -> None:
     """Refuse options that this library cannot follow, before anything is built.
 
     Args:
-        api: the library.
+        library: TensorRT or TensorRT-RTX; it need not be loaded.
         options: all of them.
         gpu_here: whether a GPU is here.
         targets: how many compute capabilities were asked for.
@@ -36,16 +36,16 @@ def refuse_options(api: Api, options: Mapping[str, Option], *, gpu_here: bool, t
     Raises:
         FeatureError: naming the option and what to do instead.
     """
-    if not api.is_rtx:
+    if library.module != "tensorrt_rtx":
         return
     for name, (nothing, mend) in _NOT_ON_RTX.items():
         if options[name] != nothing:
-            raise FeatureError(f"{api.library.label} has no {name}={_word(options[name])}", mend=mend)
+            raise FeatureError(f"{library.label} has no {name}={_word(options[name])}", mend=mend)
     changing = [name for name, nothing in (("refit", "no"), ("strip_weights", False)) if options[name] != nothing]
     if changing and (not gpu_here or targets > 1):
         asked = " and ".join(f"{name}={_word(options[name])}" for name in changing)
         raise FeatureError(
-            f"{api.library.label} builds {asked} only on a GPU and for one compute capability",
+            f"{library.label} builds {asked} only on a GPU and for one compute capability",
             mend="leave it out, or build on the GPU that shall run the engine",
         )
 
@@ -84,8 +84,6 @@ def _configure_effort(api: Api, config: Any, options: Mapping[str, Option]) -> N
     if options["workspace_mib"]:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(options["workspace_mib"]) * _MIB)
     level, streams = int(options["optimization_level"]), int(options["max_aux_streams"])
-    if level > 5:  # noqa: PLR2004 - the library's highest
-        raise UsageError(f"option 'optimization_level' is {level}", mend="give 0 to 5, or -1 for the library's own")
     if level >= 0:
         api.set(config, "IBuilderConfig.builder_optimization_level", level)
     if streams >= 0:

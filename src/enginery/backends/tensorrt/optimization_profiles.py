@@ -124,7 +124,7 @@ def add_profiles(
     holding = [tensor.name for tensor in tensors if tensor.is_shape_tensor]
     for name in values:
         if name not in holding:
-            raise UnknownNameError.from_choices("input that holds sizes:", name, holding)
+            raise UnknownNameError.from_choices("input that holds sizes", name, holding)
     if not holding and not any(-1 in tuple(tensor.shape) for tensor in tensors):
         return
     for number, shapes in enumerate(ranges):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from enginery.backends.asked import OptionRule, check_options
-from enginery.spec import Option
+from enginery.errors import UnknownNameError
+from enginery.spec import PRECISIONS, Option
 
 __all__ = ["RULES", "SESSION_OPTIONS", "listed", "read_options"]
 
@@ -13,7 +14,7 @@ _BUILD: dict[str, OptionRule] = {
     # Memory of the builder's kernels in MiB; 0 leaves it to the library, which takes all that is free.
     "workspace_mib": OptionRule(0),
     # 0 to 5: how long to look for faster kernels; -1 is the library's own (3).
-    "optimization_level": OptionRule(-1, low=-1),
+    "optimization_level": OptionRule(-1, low=-1, high=5),
     # Timings of kernels kept between builds: "" in the user's cache folder, "off", or a path.
     "timing_cache": OptionRule(""),
     "hardware_compatibility": OptionRule("none", choices=("none", "ampere_plus", "same_compute_capability")),
@@ -80,7 +81,11 @@ def read_options(*given: Mapping[str, Option]) -> dict[str, Option]:
         >>> read_options({"workspace_mib": "512"})["workspace_mib"]
         512
     """
-    return check_options(RULES, *given)
+    options = check_options(RULES, *given)
+    for name in listed(options["allow_precision"]):
+        if name not in PRECISIONS:
+            raise UnknownNameError.from_choices("precision of option 'allow_precision':", name, PRECISIONS)
+    return options
 
 
 def listed(text: Option) -> tuple[str, ...]:

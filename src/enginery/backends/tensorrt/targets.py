@@ -34,7 +34,10 @@ def asked_capabilities(api: Api, options: Mapping[str, Option]) -> tuple[str, ..
     known = capability_names(api)
     for capability in asked:
         if capability not in known:
-            raise UnknownNameError.from_choices("compute capability", capability, known)
+            raise UnknownNameError(
+                f"{api.library.label} {api.version} builds for no compute capability {capability!r}",
+                mend=f"it builds for {', '.join(sorted(known, key=float))}; for others build with --backend tensorrt",
+            )
     return asked
 
 

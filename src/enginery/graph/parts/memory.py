@@ -27,7 +27,7 @@ def activation_bytes(model: ir.Model, sizes: Mapping[str, Sequence[int]]) -> int
         sizes: of the inputs whose sizes may vary.
 
     Returns:
-        None where a size is not known.
+        None where a size is not known, or a text's is not.
 
     Example:
         >>> import onnx_ir as ir
@@ -50,7 +50,7 @@ def activation_bytes(model: ir.Model, sizes: Mapping[str, Sequence[int]]) -> int
     change = [0] * (len(graph) + 2)
     for value, begin in live:
         size = found.get(value.name or "")
-        if value.dtype is None or size is None:
+        if value.dtype is None or value.dtype.is_string() or size is None:
             return None
         count = math.ceil(math.prod(size) * value.dtype.itemsize)
         change[begin + 1] += count

@@ -1,0 +1,59 @@
+"""TensorRT-RTX given what it should not be given, on the command line and without a GPU; it builds ahead of time."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from command_line import enginery, refuse
+
+pytest.importorskip("tensorrt_rtx")
+
+DIGITS = Path(__file__).parents[2] / "examples" / "digits" / "digits.onnx"
+RTX = ("--backend", "tensorrt_rtx")
+SHAPES = ("--shapes", "image=1..4..8x1x8x8")
+
+
+def model(text: str, path: Path) -> Path:
+    """Write a model given as ONNX's own text."""
+    import onnx_ir as ir
+
+    ir.save(ir.from_onnx_text(f'<ir_version: 8, opset_import: ["": 17]> {text}'), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("option", "code", "says"),
+    [
+        ("workspace=3", 3, ("unknown option 'workspace'", "did you mean 'workspace_mib'?")),
+        ("workspace_mib=99999999999999999999", 2, ("'workspace_mib' is 99999999999999999999", "give 0 to ")),
+        ("allow_precision=fp16,half", 3, ("unknown precision of option 'allow_precision': 'half'", "bf16, fp16")),
+        ("compute_capabilities=9.0", 3, ("builds for no compute capability '9.0'", "8.9, 12.0", "--backend tensorrt")),
+    ],
+)
+def test_option_no_graph_could_be_built_with_is_refused_before_the_export(tmp_path, option, code, says):
+    """The program does not begin to work, for an export can take minutes."""
+    said = refuse(tmp_path, code, "build", DIGITS, "-o", "x.engine", *RTX, *SHAPES, "--option", option, says=says)
+    assert "export" not in said
+
+
+def test_dry_run_of_texts_tells_their_type_and_their_activations_as_not_known(tmp_path):
+    """Texts have no size in bytes."""
+    path = model("g (string[3] x) => (string[3] y) { y = Identity(x) }", tmp_path / "texts.onnx")
+    told = enginery("build", path, *RTX, "--dry-run", "--json", cwd=tmp_path)
+    assert told.code == 42, told.said
+    record = json.loads(told.out)
+    assert record["activation_bytes"] is None
+    assert any("STRING" in finding["text"].upper() for finding in record["findings"])
+
+
+def test_dry_run_says_one_reason_once(tmp_path):
+    """A quantisation that names two nodes is one row, and open axes are one reason."""
+    body = "s = Constant<value = float {0.1}>() z = Constant<value = uint8 {128}>() q = QuantizeLinear(x, s, z)"
+    path = model(f"g (float[2] x) => (float[2] y) {{ {body} y = DequantizeLinear(q, s, z) }}", tmp_path / "uint8.onnx")
+    quantised = enginery("build", path, *RTX, "--dry-run", cwd=tmp_path)
+    assert "it will not build: 1 reason\n" in quantised.out
+    open_axes = enginery("build", DIGITS, *RTX, "--dry-run", cwd=tmp_path)
+    assert open_axes.out.count("axis") == 1
+    assert "note" not in open_axes.out.split("finding")[1]
