@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import subprocess
 import sys
@@ -107,3 +108,9 @@ def test_a_disk_with_space_is_not_full(tmp_path):
     """The probe leaves nothing behind."""
     assert not staging.is_full(tmp_path)
     assert names(tmp_path) == []
+
+
+def test_a_limit_on_the_size_of_files_is_no_full_disk(tmp_path):
+    """The mend is the limit's, which is the shell's."""
+    with pytest.raises(OutputError, match="may not become so large; see `ulimit -f`"), staging.writing(tmp_path / "x"):
+        raise OSError(errno.EFBIG, "File too large")

@@ -206,7 +206,8 @@ def _backend_row(name: str, machine: MachineRecord) -> DoctorRow:
         return DoctorRow("backend", name, found["version"], "here", why)
     reason, mend = found["reason"], found["mend"].removeprefix("run: ")
     if name in _ONLY_ON_GPU and mend and machine.driver is None:
-        return DoctorRow("backend", name, found["version"], "missing", f"{reason}; needs an NVIDIA GPU, none is here")
+        why = reason if "no NVIDIA GPU" in reason else f"{reason}; needs an NVIDIA GPU, none is here"
+        return DoctorRow("backend", name, found["version"], "missing", why)
     mend = mend and (tensorrt_packages.install_line(name, machine) or mend)
     return DoctorRow("backend", name, found["version"], "missing", reason, mend)
 

@@ -21,7 +21,7 @@ from enginery.errors import DiskFullError, OutputError
 __all__ = ["is_full", "remove_leftovers", "staging", "stagings", "swap", "writing"]
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR)
+_REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.EFBIG)
 _PROBE_BYTES = 1 << 16
 _SWAPS = 100
 
@@ -149,6 +149,8 @@ def _refused(error: OSError, path: Path) -> OutputError:
     if error.errno in _FULL:
         mend = f"free some space, or name an output on another disk ({_free(path)} free here)"
         return DiskFullError(f"no space is left to write {path}", mend=mend)
+    if error.errno == errno.EFBIG:
+        return OutputError(f"cannot write {path}: files may not become so large", mend="see `ulimit -f`, and raise it")
     file = next((parent for parent in path.parents if parent.exists() and not parent.is_dir()), None)
     reason = f"{file} is a file, no folder" if file is not None else error.strerror
     return OutputError(f"cannot write {path}: {reason}", mend="name an output folder that you may write to")

@@ -80,7 +80,7 @@ def test_the_defaults_are_onnx2trts(capsys):
     ("sizes", "words", "code", "said"),
     [
         (["b", 4], ["m.onnx"], 2, "write it as: enginery onnx2trt model.onnx -o model.plan"),
-        (["b", 4], ["-o", "m.plan"], 2, "0 models and a plan are named"),
+        (["b", 4], ["-o", "m.plan"], 2, "no model and a plan are named"),
         (["b", 4], ["m.onnx", "-om.plan", "-d", "12"], 2, "give the bits of a number: 32, 16 or 8"),
         (["b", 4], ["m.onnx", "-om.plan", "-b", "0"], 2, "-b is '0'; give a whole number"),
         (["b", "n"], ["m.onnx", "-om.plan"], 2, "leaves more than its first axis open"),

@@ -104,7 +104,8 @@ def get_available(name: str, *, to_run: bool = False) -> Backend:
     backend = get(name)
     found = backend.probe()
     if not found.available:
-        raise BackendUnavailableError(f"backend {name!r} is not here: {found.reason}", mend=found.mend)
+        how = "cannot be used here" if found.version else "is not here"
+        raise BackendUnavailableError(f"backend {name!r} {how}: {found.reason}", mend=found.mend)
     if to_run and not found.runs:
         raise BackendUnavailableError(f"backend {name!r} only builds here: {found.reason}", mend=found.mend)
     return backend

@@ -262,6 +262,9 @@ def _diagnosed(module: Backend, name: str, what: str, graph: ir.Model | None, fo
         if is_full(folder):  # the library's own words for it may be about the graph
             with writing(folder):
                 raise OSError(errno.ENOSPC, "no space is left", str(folder)) from error
+        if isinstance(error, OSError) and error.errno == errno.EFBIG:
+            with writing(folder):
+                raise
         mend = module.diagnose(error, graph) or "the text above is the library's own; check the model with it"
         raise BuildError(f"{name} cannot build {what}: {error}", mend=mend) from error
 

@@ -84,7 +84,8 @@ def command(context: click.Context, words: tuple[str, ...]) -> None:
             print(_versions() if "V" in by_name else context.get_help())
             context.exit(0 if words else 2)
         if len(plain) != 1 or "o" not in by_name:
-            raise UsageError(f"{len(plain)} models and {'a' if 'o' in by_name else 'no'} plan are named",
+            models = "no model" if not plain else "one model" if len(plain) == 1 else f"{len(plain)} models"
+            raise UsageError(f"{models} and {'a' if 'o' in by_name else 'no'} plan are named",
                              mend="write it as: enginery onnx2trt model.onnx -o model.plan")  # fmt: skip
         spec = TrtexecSpec(
             onnx=plain[0], save=by_name["o"].value, precision=_precision(by_name), measure=False,

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from enginery import optional
+from enginery import backends, optional
 from enginery.backends.tensorrt import backend as module
 from enginery.backends.tensorrt.plugins import load_plugins
 from enginery.backends.tensorrt.targets import check_capabilities, target_of
@@ -32,6 +32,14 @@ def probe(monkeypatch):
         return module.TensorRTBackend(library).probe()
 
     return answer
+
+
+def test_library_without_a_gpu_is_not_called_missing(probe, monkeypatch):
+    """It is installed, and its version is told."""
+    probe("tensorrt")
+    monkeypatch.setattr(backends, "get", lambda _: module.TensorRTBackend("tensorrt"))
+    with pytest.raises(BackendError, match="cannot be used here: TensorRT 10.3.0 is installed, but no NVIDIA GPU"):
+        backends.get_available("tensorrt")
 
 
 def test_tensorrt_needs_a_gpu(probe):

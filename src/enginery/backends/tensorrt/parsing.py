@@ -58,7 +58,9 @@ def parse_file(api: Api, network: Any, path: Path, graph: ir.Model, log: BuildLo
     mend = next((found for line in lines if (found := meaning_of(line, api.library))), "")
     raise BuildError(
         f"{api.library.label} {api.version} cannot read this graph, {count}:\n  {text}",
-        mend=mend or "the text above is the parser's own; build with another backend, or rewrite those nodes",
+        mend=mend
+        or "the text above is the parser's own: --option partition=auto runs those nodes on ONNX Runtime; or build with "
+        "another backend, or rewrite them",
     )
 
 
@@ -109,7 +111,7 @@ def refuse_uint8_quantisation(api: Api, graph: ir.Model) -> None:
 
     found = [node for node in all_nodes(graph) if _quantised_type(node) == ir.DataType.UINT8]
     if found:
-        named = ", ".join(f"{node.name!r}" for node in found[:3]) + (" ..." if len(found) > 3 else "")  # noqa: PLR2004
+        named = ", ".join(_called(node).removeprefix("that makes ") for node in found[:3]) + (" ..." if len(found) > 3 else "")  # noqa: PLR2004
         raise BuildError(
             f"{len(found)} nodes quantise to UINT8 ({named}), which {api.library.label} would read as INT8 with half "
             "the range: every output would be wrong",
@@ -177,7 +179,12 @@ def _line(node: ir.Node | None, text: str) -> str:
     if node is None:
         return text
     module = module_path(node)
-    return f"node {node.name!r} ({_operator(node)}{f', {module}' if module else ''}): {text}"
+    return f"node {_called(node)} ({_operator(node)}{f', {module}' if module else ''}): {text}"
+
+
+def _called(node: ir.Node) -> str:
+    """Return a node's name, or what it makes where it has none."""
+    return repr(node.name) if node.name else f"that makes {next((out.name for out in node.outputs), '')!r}"
 
 
 def _not_known(api: Api) -> str:
