@@ -52,7 +52,7 @@ class Ahead(Attempt):
         engine = self.folder / f"{precision}.engine"
         enginery.build(
             self._graph, engine, backend=self.result.backend, shapes=self._shapes, precision=precision, simplify=False,
-            options={"compute_capabilities": CAPABILITIES},
+            options={"compute_capabilities": CAPABILITIES}, in_process=True,  # the gallery's own, which may crash
         )  # fmt: skip
         built = read_manifest(engine).precision_built
         seconds = (self.result.build_s or 0.0) + time.perf_counter() - begin
