@@ -15,7 +15,7 @@ from enginery import optional
 from enginery.backends import get
 from enginery.backends.base import Availability, Built, Capabilities, Definition, Runner
 from enginery.backends.partitioned import is_partitioned, open_partitioned
-from enginery.backends.tensorrt.options import read_options
+from enginery.backends.tensorrt.options import read_options, read_session_options
 from enginery.backends.tensorrt.versions import LIBRARIES, Library, load_api, opset_ceiling, precisions
 from enginery.errors import BackendUnavailableError
 from enginery.machine import compute_capability, describe_machine
@@ -134,7 +134,9 @@ class TensorRTBackend:
         Raises:
             BackendUnavailableError: there is no GPU that this library runs on.
             BuildError: the library refused the plan; the message has its own words, the mend our diagnosis.
+            UsageError: an option that only a build can follow.
         """
+        asked = read_session_options(manifest.options, options)
         found = self.probe()
         if not found.usable:
             raise BackendUnavailableError(f"{folder.name} cannot run here: {found.reason}", mend=found.mend)
@@ -142,7 +144,7 @@ class TensorRTBackend:
             return open_partitioned(folder, manifest, options, lambda name: self if name == self.name else get(name))
         from enginery.backends.tensorrt.runtime import open_plan
 
-        return open_plan(load_api(self.name), folder, manifest, read_options(manifest.options, options))
+        return open_plan(load_api(self.name), folder, manifest, asked)
 
     def examine(self, graph: ir.Model, spec: BuildSpec) -> tuple[FindingRecord, ...]:
         """Say what of a graph will not build, without building it."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from enginery.backends.asked import OptionRule, check_options
-from enginery.errors import UnknownNameError
+from enginery.errors import UnknownNameError, UsageError
 from enginery.spec import PRECISIONS, Option
 
-__all__ = ["RULES", "SESSION_OPTIONS", "listed", "read_options"]
+__all__ = ["RULES", "SESSION_OPTIONS", "listed", "read_options", "read_session_options"]
 
 _BUILD: dict[str, OptionRule] = {
     # Memory of the builder's kernels in MiB; 0 leaves it to the library, which takes all that is free.
@@ -66,7 +66,7 @@ _SESSION: dict[str, OptionRule] = {
 RULES: dict[str, OptionRule] = {**_BUILD, **_SESSION}
 """All options. A manifest holds a value for each; a session's own stand over it."""
 
-SESSION_OPTIONS = frozenset(_SESSION)
+SESSION_OPTIONS = frozenset((*_SESSION, "device", "dla_core", "plugins"))
 """Those that a session may change."""
 
 
@@ -86,6 +86,32 @@ def read_options(*given: Mapping[str, Option]) -> dict[str, Option]:
         if name not in PRECISIONS:
             raise UnknownNameError.from_choices("precision of option 'allow_precision':", name, PRECISIONS)
     return options
+
+
+def read_session_options(built: Mapping[str, Option], asked: Mapping[str, Option]) -> dict[str, Option]:
+    """Return a value for every option of an engine that is opened.
+
+    Args:
+        built: those of its manifest.
+        asked: those of the session, which stand over them.
+
+    Raises:
+        UsageError: what only a build can follow was asked to be otherwise.
+
+    Example:
+        >>> read_session_options({"refit": "yes"}, {"contexts": 2})["contexts"]
+        2
+    """
+    before, after = read_options(built), read_options(built, asked)
+    for name in asked:
+        if name not in SESSION_OPTIONS and after[name] != before[name]:
+            raise UsageError(
+                f"option {name!r} is for building: the engine was built with {before[name]!r}, and {after[name]!r} "
+                "was asked for when it was opened",
+                mend=f"build it with --option {name}={asked[name]}; "
+                f"a session takes {', '.join(sorted(SESSION_OPTIONS))}",
+            )
+    return after
 
 
 def listed(text: Option) -> tuple[str, ...]:
