@@ -337,11 +337,6 @@ class BuildSpec:
     values: Mapping[str, Shape] = field(default_factory=dict)
     plan: PrecisionPlan | None = None
 
-    @property
-    def precision_plan(self) -> PrecisionPlan:
-        """The plan, or the one that gives every node the precision asked for."""
-        return self.plan or PrecisionPlan(self.precision)
-
 
 @dataclass(frozen=True)
 class VerifySpec:
