@@ -38,7 +38,7 @@ def test_library_without_a_gpu_is_not_called_missing(probe, monkeypatch):
     """It is installed, and its version is told."""
     probe("tensorrt")
     monkeypatch.setattr(backends, "get", lambda _: module.TensorRTBackend("tensorrt"))
-    with pytest.raises(BackendError, match="cannot be used here: TensorRT 10.3.0 is installed, but no NVIDIA GPU"):
+    with pytest.raises(BackendError, match=r"cannot be used here: TensorRT 10.3.0 is installed, but no NVIDIA GPU"):
         backends.get_available("tensorrt")
 
 

@@ -26,6 +26,7 @@ __all__ = [
 ]
 
 _SHOWN = 10
+_SHOWN_BY_NAME = 3
 _QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
 
 
@@ -59,8 +60,8 @@ def parse_file(api: Api, network: Any, path: Path, graph: ir.Model, log: BuildLo
     raise BuildError(
         f"{api.library.label} {api.version} cannot read this graph, {count}:\n  {text}",
         mend=mend
-        or "the text above is the parser's own: --option partition=auto runs those nodes on ONNX Runtime; or build with "
-        "another backend, or rewrite them",
+        or "the text above is the parser's own: --option partition=auto runs those nodes on ONNX Runtime; or build "
+        "with another backend, or rewrite them",
     )
 
 
@@ -111,7 +112,8 @@ def refuse_uint8_quantisation(api: Api, graph: ir.Model) -> None:
 
     found = [node for node in all_nodes(graph) if _quantised_type(node) == ir.DataType.UINT8]
     if found:
-        named = ", ".join(_called(node).removeprefix("that makes ") for node in found[:3]) + (" ..." if len(found) > 3 else "")  # noqa: PLR2004
+        first = found[:_SHOWN_BY_NAME]
+        named = ", ".join(_called(node) for node in first) + (" ..." if len(found) > len(first) else "")
         raise BuildError(
             f"{len(found)} nodes quantise to UINT8 ({named}), which {api.library.label} would read as INT8 with half "
             "the range: every output would be wrong",
