@@ -102,8 +102,8 @@ def model_bounds(models: Iterable[str], convolutional: Iterable[str]) -> list[Bo
     """
     able = set(convolutional)
     return [
-        Bound(f"{model} {precision}: relative L2 against PyTorch", ("engines", f"{model}.{precision}.dynamic", "error"),
-              most=most)
+        Bound(f"{model} {precision}: relative L2 against PyTorch",
+              ("verified", f"{model}.{precision}.dynamic", "error"), most=most)
         for model in models
         for precision, most in ERRORS.items()
         if precision != "int8" or model in able

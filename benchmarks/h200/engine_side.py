@@ -8,16 +8,17 @@ Every handler is asked for by its name over one line of JSON, and returns plain 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import enginery
-from benchmarks.h200 import arenas, mishaps, odd_graphs, timing
+from benchmarks.h200 import arenas, inspecting, mishaps, odd_graphs, timing
 from benchmarks.h200.answering import answer
 from benchmarks.h200.jobs import ERRORS
+from benchmarks.h200.pixels import take_bytes
 from enginery.optional import version
 from enginery.plain import to_plain
 from enginery.storage import read_manifest
@@ -47,14 +48,14 @@ def describe(state: State) -> dict[str, Any]:
 
 def build(
     state: State, *, graph: str, output: str, backend: str, precision: str, shapes: Mapping[str, str],
-    options: Mapping[str, Any], build_limit_s: float,
+    options: Mapping[str, Any], in_process: bool = False, profiles: Sequence[Mapping[str, str]] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """Build one engine as a user does, in a worker; tells what was built."""
+    """Build one engine as a user does, in a worker or here; tells what was built."""
     del state
     begin = time.perf_counter()
     engine = enginery.build(
-        Path(graph), Path(output), backend=backend, precision=precision, options=dict(options), limit_s=build_limit_s,
-        shapes={name: enginery.Shape.parse(text) for name, text in shapes.items()},
+        Path(graph), Path(output), backend=backend, precision=precision, options=dict(options), in_process=in_process,
+        shapes=_parsed(shapes), profiles=[_parsed(each) for each in profiles],
     )  # fmt: skip
     manifest = engine.manifest
     record = manifest.build
@@ -64,6 +65,16 @@ def build(
         "peak_mib": (record.peak_memory_bytes or 0) / 2**20 if record else None,
         "precision_built": dict(manifest.precision_built), "notes": list(record.notes if record else ()),
     }  # fmt: skip
+
+
+def _parsed(shapes: Mapping[str, str]) -> dict[str, enginery.Shape]:
+    return {name: enginery.Shape.parse(text) for name, text in shapes.items()}
+
+
+def pixels(state: State, *, graph: str, output: str) -> None:
+    """Write the graph that takes bytes."""
+    del state
+    take_bytes(Path(graph), Path(output))
 
 
 def quantise(state: State, *, graph: str, output: str, cases: str, name: str) -> dict[str, Any]:
@@ -123,7 +134,8 @@ def distance(found: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> float:
 
 HANDLERS = {
     "describe": describe, "build": build, "quantise": quantise, "verify": verify, "verify_bytes": verify_bytes,
-    "layers": layers, **timing.HANDLERS, **arenas.HANDLERS, **odd_graphs.HANDLERS, **mishaps.HANDLERS,
+    "layers": layers, "pixels": pixels, **inspecting.HANDLERS, **timing.HANDLERS, **arenas.HANDLERS,
+    **odd_graphs.HANDLERS, **mishaps.HANDLERS,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""Which engines are built: every model in every precision for batch 1 to 128, and those that are timed."""
+"""Which engines are built, and in which order: what the comparisons need first, then every model in every precision."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["BATCHES", "ERRORS", "TIMED", "Job", "list_jobs"]
+__all__ = ["BATCHES", "ERRORS", "TIMED", "Job", "engine_names", "list_jobs"]
 
 BATCHES = (1, 7, 128)
 """Verified at each of these."""
@@ -16,6 +16,9 @@ ERRORS: Mapping[str, float] = {"fp32": 1e-5, "tf32": 2e-3, "fp16": 1e-2, "int8":
 TIMED = ("resnet50", "vit", "bert")
 """Timed beside PyTorch in half precision, at batch 1 and at the largest."""
 
+_QUICK = 2
+"""Optimisation level of engines whose speed is not asked."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -25,15 +28,17 @@ class Job:
         model: of the models.
         precision: of Enginery's.
         batch: its batch, as in a shape: ``1``, ``128`` or ``1..32..128``.
-        timed: whether it is timed, and so is built while little else runs.
+        narrow: batches that have a profile of their own beside the wide one.
         pixels: whether it takes bytes and normalises them itself.
+        level: optimisation level; -1 for the library's own.
     """
 
     model: str
     precision: str
     batch: str
-    timed: bool = False
+    narrow: tuple[int, ...] = ()
     pixels: bool = False
+    level: int = _QUICK
 
     @property
     def name(self) -> str:
@@ -48,7 +53,7 @@ class Job:
 
 
 def list_jobs(models: Sequence[str], convolutional: Sequence[str], *, largest: int) -> list[Job]:
-    """Return every job: those that are timed first.
+    """Return every job, the most telling first.
 
     Args:
         models: names of all that are asked for.
@@ -57,12 +62,28 @@ def list_jobs(models: Sequence[str], convolutional: Sequence[str], *, largest: i
 
     Example:
         >>> [job.name for job in list_jobs(["minilm"], [], largest=4)]
-        ['minilm.fp32.dynamic', 'minilm.tf32.dynamic', 'minilm.fp16.dynamic']
+        ['minilm.fp16.dynamic', 'minilm.fp32.dynamic', 'minilm.tf32.dynamic']
     """
-    jobs = [Job(model, "fp16", str(batch), timed=True) for model in TIMED if model in models for batch in (1, largest)]
+    wide = f"1..{max(1, largest // 4)}..{largest}"
+    timed = [model for model in TIMED if model in models]
+    jobs = [Job(model, "fp16", wide, (1, largest), level=-1) for model in timed]
+    jobs += [Job(model, "fp16", str(batch), level=-1) for model in timed for batch in (1, largest)]
     if "resnet50" in models:
-        jobs.append(Job("resnet50", "fp16", str(largest), timed=True, pixels=True))
-    for model in models:
-        precisions = ("fp32", "tf32", "fp16", *(["int8"] if model in convolutional else []))
-        jobs += [Job(model, precision, f"1..{max(1, largest // 4)}..{largest}") for precision in precisions]
+        jobs.append(Job("resnet50", "fp16", str(largest), pixels=True, level=-1))
+    later = [model for model in models if model not in ("resnet50", "vit", "bert", "detector")]
+    order = [model for model in ("resnet50", *later, "vit", "bert", "detector") if model in models]
+    for model in order:
+        precisions = ["fp16"] * (model not in timed) + ["int8"] * (model in convolutional) + ["fp32", "tf32"]
+        jobs += [Job(model, precision, wide, (1, largest) * (model == "minilm" and precision == "fp16"))
+                 for precision in precisions]  # fmt: skip
     return jobs
+
+
+def engine_names(model: str, batch: int) -> dict[str, str]:
+    """Return the engines that may stand for a model in half precision at a batch: of one size, and with profiles.
+
+    Example:
+        >>> engine_names("vit", 1)
+        {'one size': 'vit.fp16.b1', 'narrow profile': 'vit.fp16.dynamic'}
+    """
+    return {"one size": f"{model}.fp16.b{batch}", "narrow profile": f"{model}.fp16.dynamic"}

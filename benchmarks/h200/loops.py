@@ -62,6 +62,10 @@ class Loop:
         self._engine = self._runtime.deserialize_cuda_engine(plan.read_bytes())
         self._context = self._engine.create_execution_context()
         self.stream = call(cuda().cudaStreamCreateWithFlags, cuda().cudaStreamNonBlocking)
+        self.profile = narrowest_profile(self._engine, shapes)
+        if self.profile:
+            self._context.set_optimization_profile_async(self.profile, int(self.stream))
+            self.synchronize()
         self.inputs: dict[str, np.ndarray[Any, Any]] = {}
         self.outputs: dict[str, np.ndarray[Any, Any]] = {}
         self.device: dict[str, int] = {}
@@ -70,7 +74,8 @@ class Loop:
         for at in range(self._engine.num_io_tensors):
             self._allocate(self._engine.get_tensor_name(at))
         for _ in range(2):  # the first calls allocate, which no capture may
-            self._context.execute_async_v3(int(self.stream))
+            if not self._context.execute_async_v3(int(self.stream)):
+                raise RuntimeError(f"TensorRT did not run {plan}")
         self.synchronize()
         self._step = self._capture(copies=True)
         self._alone = self._capture(copies=False)
@@ -110,6 +115,13 @@ class Loop:
         """Wait for all that is on the stream."""
         call(cuda().cudaStreamSynchronize, self.stream)
 
+    def fill(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> None:
+        """Bring inputs to the device, 64-bit numbers as 32-bit ones."""
+        for name, array in feeds.items():
+            np.copyto(self.inputs[name], array, casting="unsafe")
+        self.copy_in()
+        self.synchronize()
+
     def run(self, feeds: Mapping[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any, Any]]:
         """Numpy in, numpy out: the outputs are the caller's to keep."""
         for name, array in feeds.items():
@@ -143,11 +155,21 @@ class Loop:
         return float(call(cuda().cudaEventElapsedTime, start, end)) / calls
 
 
-def polygraphy_call(plan: Path) -> Callable[[Mapping[str, np.ndarray[Any, Any]]], Any]:
+def narrowest_profile(engine: Any, shapes: Mapping[str, tuple[int, ...]]) -> int:
+    """Return the number of the profile that holds the shapes and little else."""
+    widths: dict[int, int] = {}
+    for at in range(engine.num_optimization_profiles):
+        ends = [(shape, *map(tuple, engine.get_tensor_profile_shape(name, at))) for name, shape in shapes.items()]
+        if all(low[axis] <= size <= high[axis] for shape, low, _, high in ends for axis, size in enumerate(shape)):
+            widths[at] = sum(high[axis] - low[axis] for shape, low, _, high in ends for axis in range(len(shape)))
+    return min(widths, key=lambda at: widths[at]) if widths else 0
+
+
+def polygraphy_call(plan: Path, profile: int) -> Callable[[Mapping[str, np.ndarray[Any, Any]]], Any]:
     """Return a call of Polygraphy's runner on a plan, as its documentation shows it; it stays open."""
     from polygraphy.backend.common import BytesFromPath  # noqa: PLC0415 - only where it is there
     from polygraphy.backend.trt import EngineFromBytes, TrtRunner  # noqa: PLC0415
 
-    runner = TrtRunner(EngineFromBytes(BytesFromPath(str(plan))))
+    runner = TrtRunner(EngineFromBytes(BytesFromPath(str(plan))), optimization_profile=profile or None)
     runner.activate()
     return lambda feeds: runner.infer(dict(feeds))

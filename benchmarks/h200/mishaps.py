@@ -41,37 +41,48 @@ def _plain(folder: Path, backend: str, **asked: Any) -> Path:
     return engine
 
 
+def _copied(folder: Path, engine: str) -> Path:
+    """Return a copy of an engine, to be harmed."""
+    copied = folder / "copied.engine"
+    shutil.copytree(engine, copied)
+    return copied
+
+
 def _open_and_run(engine: Path, rows: int = 2) -> None:
     with enginery.load(engine) as session:
         session.run({"x": np.ones((rows, 64), np.float32)})
 
 
-def cut_short(folder: Path, backend: str, _: str) -> None:
+def cut_short(folder: Path, _: str, plain: str) -> None:
     """A plan that was cut short after it was written."""
-    engine = _plain(folder, backend)
+    engine = _copied(folder, plain)
     path = artefact(engine)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     _open_and_run(engine)
 
 
-def cut_short_unnoticed(folder: Path, backend: str, _: str) -> None:
+def cut_short_unnoticed(folder: Path, _: str, plain: str) -> None:
     """A plan that was cut short before its hash was taken."""
-    engine = _plain(folder, backend)
+    engine = _copied(folder, plain)
     rewrite(engine, lambda content: content[: len(content) // 2])
     _open_and_run(engine)
 
 
-def other_header(folder: Path, backend: str, where: str) -> None:
-    """A plan with some bytes of its header changed, as of another version or GPU; `where` is the first byte."""
-    engine = _plain(folder, backend)
-    at = int(where)
-    rewrite(engine, lambda content: content[:at] + bytes(byte ^ 3 for byte in content[at : at + 4]) + content[at + 4 :])
+def other_header(folder: Path, _: str, where: str) -> None:
+    """A plan with some bytes of its header changed, as of another version or GPU; `where` is ``byte:engine``."""
+    at, _, plain = where.partition(":")
+    first = int(at)
+    engine = _copied(folder, plain)
+    rewrite(
+        engine,
+        lambda content: content[:first] + bytes(byte ^ 3 for byte in content[first : first + 4]) + content[first + 4 :],
+    )
     _open_and_run(engine)
 
 
-def other_machine(folder: Path, backend: str, _: str) -> None:
+def other_machine(folder: Path, _: str, plain: str) -> None:
     """An engine folder whose manifest says that it was built on another GPU by another version."""
-    engine = _plain(folder, backend)
+    engine = _copied(folder, plain)
     manifest = json.loads((engine / "engine.json").read_text(encoding="utf-8"))
     manifest["backend_version"] = "8.4.1"
     if manifest.get("target"):
@@ -85,21 +96,20 @@ def build_without_gpu(folder: Path, backend: str, _: str) -> None:
     _plain(folder, backend)
 
 
-def open_without_gpu(folder: Path, backend: str, engine: str) -> None:
+def open_without_gpu(folder: Path, _: str, plain: str) -> None:
     """An engine opened where no GPU is visible."""
-    del backend
-    copied = folder / "copied.engine"
-    shutil.copytree(engine, copied)
-    with enginery.load(copied) as session:
-        session.run(
-            {info.name: np.zeros(info.profile.at("min"), info.dtype) for info in session.inputs if info.profile}
-        )
+    _open_and_run(_copied(folder, plain))
 
 
-def little_workspace(folder: Path, backend: str, graph: str) -> None:
-    """A builder with one MiB for its kernels' scratch memory."""
-    engine = folder / "little.engine"
-    enginery.build(Path(graph), engine, backend=backend, options={"workspace_mib": 1, "timing_cache": "off"})
+def little_workspace(folder: Path, backend: str, asked: str) -> None:
+    """A builder with one MiB for its kernels' scratch memory; `asked` is JSON of a graph and its shapes."""
+    what = json.loads(asked)
+    real = backend.startswith("tensorrt")
+    enginery.build(
+        Path(what["graph"]), folder / "little.engine", backend=backend,
+        shapes={name: enginery.Shape.parse(text) for name, text in what["shapes"].items()},
+        options={"workspace_mib": 1, "timing_cache": "off", "optimization_level": 2} if real else {},
+    )  # fmt: skip
 
 
 def missing_plugin(folder: Path, backend: str, _: str) -> None:
@@ -112,9 +122,10 @@ def missing_library(folder: Path, backend: str, _: str) -> None:
     _plain(folder, backend, options={"plugins": str(folder / "libmagic.so")})
 
 
-def outside_profile(folder: Path, backend: str, _: str) -> None:
+def outside_profile(folder: Path, _: str, plain: str) -> None:
     """More rows than the profile holds."""
-    _open_and_run(_plain(folder, backend), rows=9)
+    del folder
+    _open_and_run(Path(plain), rows=9)
 
 
 def not_a_number(folder: Path, backend: str, _: str) -> None:
@@ -147,6 +158,13 @@ def names() -> tuple[str, ...]:
     return tuple(MISHAPS)
 
 
+def plain(state: dict[str, Any], *, folder: str, backend: str) -> str:
+    """Build the small engine that the others harm copies of."""
+    del state
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return str(_plain(Path(folder), backend))
+
+
 def mishap(state: dict[str, Any], *, name: str, backend: str, detail: str) -> dict[str, Any]:
     """Let one thing go wrong; what it raises is told by the other end as an error of this request."""
     del state
@@ -161,4 +179,4 @@ def header(state: dict[str, Any], *, engine: str) -> str:
     return artefact(Path(engine)).read_bytes()[:64].hex(" ", 4)
 
 
-HANDLERS = {"mishap": mishap, "header": header}
+HANDLERS = {"plain": plain, "mishap": mishap, "header": header}

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.h200.jobs import Job
+from benchmarks.h200.jobs import Job, engine_names
 from benchmarks.h200.sides import Side, SideError
 from benchmarks.h200.store import Store
 
@@ -32,10 +33,10 @@ class Run:
         backend: that is measured.
         models, convolutional: names of the models, and of those that are made of convolutions.
         batches: that are verified; the last is the largest.
-        deadline: of `time.monotonic`; nothing is begun after it.
         tiny: whether the models are tiny ones, for a trial.
-        jobs, timed_jobs: how many engines are built at once: those only verified, and those that are timed.
-        level: optimisation level of engines that are only verified; -1 for the library's own.
+        jobs: how many engines are built at once.
+        deadline: of `time.monotonic`; whatever still runs then is ended.
+        build_until, build_end: likewise; no build is begun after the one, and none runs on after the other.
     """
 
     work: Path
@@ -46,12 +47,14 @@ class Run:
     models: tuple[str, ...]
     convolutional: tuple[str, ...]
     batches: tuple[int, ...]
-    deadline: float
     tiny: bool
     jobs: int
-    timed_jobs: int
-    level: int
+    deadline: float
+    build_until: float
+    build_end: float
     torch: dict[str, Side] = field(default_factory=dict)
+    building: bool = False
+    kept: Side | None = None
 
     @property
     def largest(self) -> int:
@@ -71,9 +74,38 @@ class Run:
         """Return the path of a model's graph: as exported, ``pixels`` or ``int8``."""
         return self.work / "graphs" / f"{model}{'.' if kind else ''}{kind}.onnx"
 
-    def engine(self, job: Job) -> Path:
+    def told(self, model: str, folder: str = "graphs") -> dict[str, Any] | None:
+        """Return what an export said of a model's graph (or its ``cases``), maybe in another run; None before."""
+        path = self.work / folder / f"{model}.json"
+        told: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        return told
+
+    def tell(self, model: str, folder: str, told: Mapping[str, Any]) -> None:
+        """Say that a model's graph or cases are there, or failed."""
+        path = self.work / folder / f"{model}.json"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        part.write_text(json.dumps(told), encoding="utf-8")
+        part.replace(path)
+
+    def engine(self, job: Job | str) -> Path:
         """Return the path of a job's engine folder."""
-        return self.work / "engines" / f"{job.name}.engine"
+        return self.work / "engines" / f"{job if isinstance(job, str) else job.name}.engine"
+
+    def is_built(self, job: Job | str) -> bool:
+        """Whether an engine is there."""
+        return (self.engine(job) / "engine.json").is_file()
+
+    def fastest(self, model: str, batch: int) -> Path:
+        """Return the engine of a model in half precision for one batch: of that size alone, or with profiles.
+
+        Raises:
+            SideError: neither was built.
+        """
+        for name in engine_names(model, batch).values():
+            if self.is_built(name):
+                return self.engine(name)
+        raise SideError(f"no engine of {model} for batch {batch} was built")
 
     def cases(self, model: str) -> Path:
         """Return the folder with a model's inputs and right outputs."""
@@ -85,33 +117,56 @@ class Run:
 
     def shapes(self, job: Job) -> dict[str, str]:
         """Return the shape of each input for a job, from what the export told."""
-        told = self.store.found["models"][job.model]["shapes"]
-        return {name: "x".join([f"batch:{job.batch}" if ".." in job.batch else job.batch, *map(str, sizes)])
-                for name, sizes in told.items()}  # fmt: skip
+        return self.sizes(job.model, f"batch:{job.batch}" if ".." in job.batch else job.batch)
+
+    def sizes(self, model: str, batch: str) -> dict[str, str]:
+        """Return the shape of each input for a batch."""
+        told = self.told(model) or {}
+        if "shapes" not in told:
+            raise SideError(f"{model} was not exported: {told.get('failed', 'nothing is there')}")
+        return {name: "x".join([batch, *map(str, sizes)]) for name, sizes in told["shapes"].items()}
 
     @contextmanager
     def side(self, label: str, module: str = ENGINES, **variables: str) -> Iterator[Side]:
         """Start a side for a few requests; its log is named by the label."""
         python = self.python if module == ENGINES else self.torch_python
-        with Side(python, module, self.work / "logs" / f"{label}.log", variables) as side:
+        with Side(python, module, self.work / "logs" / f"{label}.log", variables, self.left) as side:
             yield side
+
+    def left(self) -> float:
+        """Return the seconds until what runs now is ended."""
+        return (self.build_end if self.building else self.deadline) - time.monotonic()
 
     def ask(self, label: str, what: str, *, limit_s: float = 300.0, **arguments: Any) -> Any:
         """Ask a new engines' side for one thing."""
         with self.side(label) as side:
             return side.ask(what, limit_s=limit_s, **arguments)
 
+    def ask_kept(self, what: str, *, limit_s: float, **arguments: Any) -> Any:
+        """Ask the one engines' side that is kept for what is timed; after a failure it is another one."""
+        if self.kept is None:
+            self.kept = Side(self.python, ENGINES, self.work / "logs" / "kept.log", {}, self.left)
+        try:
+            return self.kept.ask(what, limit_s=limit_s, **arguments)
+        except SideError:
+            self.kept.kill()
+            self.kept = None
+            raise
+
     def put(self, stage: str, key: str, work: Callable[[], Any]) -> bool:
         """Do one step and keep what it found, or how it failed; says whether it went well."""
         begin = time.monotonic()
         self.store.drop(stage, f"{key} failed")
+        if self.left() <= 0:
+            self.store.put(stage, **{f"{key} failed": {"error": "not begun: its time was up"}})
+            return False
         try:
             found = work()
-        except (SideError, OSError, RuntimeError, KeyError) as error:
+        except Exception as error:  # noqa: BLE001 - it is told, and the other steps go on
             if not isinstance(error, SideError):
                 traceback.print_exc()
-            self.store.put(stage, **{f"{key} failed": f"{type(error).__name__}: {error}"})
-            print(f"  {stage}, {key}: FAILED: {str(error)[:300]}", flush=True)
+            self.store.put(stage, **{f"{key} failed": _failure(error)})
+            print(f"  {stage}, {key}: FAILED after {time.monotonic() - begin:.1f} s: {str(error)[:400]}", flush=True)
             return False
         self.store.put(stage, **{key: found})
         print(f"  {stage}, {key}: {time.monotonic() - begin:.1f} s", flush=True)
@@ -136,9 +191,12 @@ class Run:
 
     def close(self) -> None:
         """End the sides that lasted."""
-        for side in self.torch.values():
-            side.close()
+        for side in tuple(self.torch.values()):
+            side.close(wait_s=1.0)
         self.torch.clear()
+        if self.kept is not None:
+            self.kept.close(wait_s=1.0)
+            self.kept = None
 
 
 @dataclass(frozen=True)
@@ -166,4 +224,7 @@ class Stage:
         run.store.put("stages", **{self.name: f"{time.monotonic() - begin:.1f} s"})
 
 
-Stages = Sequence[Stage]
+def _failure(error: Exception) -> dict[str, Any]:
+    """Return all that mending needs: the error's words, its mend, and the end of the log."""
+    mend, log = getattr(error, "mend", None), getattr(error, "log", "")
+    return {"error": f"{type(error).__name__}: {error}"[:4000], "mend": mend, "log": log}

@@ -13,7 +13,7 @@ from benchmarks.h200.jobs import Job
 from benchmarks.h200.plan import Run
 from benchmarks.h200.sides import ROOT, SideError
 
-__all__ = ["cache", "dynamic_outputs", "environments", "errors", "partition"]
+__all__ = ["cache", "dynamic_outputs", "environments", "errors", "killed", "partition"]
 
 MAY_SUCCEED = ("little_workspace", "other_machine")
 """A builder may find kernels that need no scratch memory; and what a manifest says of a version need not matter."""
@@ -22,12 +22,16 @@ MAY_SUCCEED = ("little_workspace", "other_machine")
 def dynamic_outputs(run: Run) -> None:
     """NonZero and NonMaxSuppression, beside ONNX Runtime."""
     for name in ("nonzero", "nms"):
+        if name in run.store.found.get("dynamic_outputs", {}):
+            continue
         asked = {"name": name, "backend": run.backend}
         run.put("dynamic_outputs", name, partial(run.ask, f"odd-{name}", "dynamic_output", limit_s=120, **asked))
 
 
 def partition(run: Run) -> None:
     """One operator in the middle that TensorRT lacks."""
+    if "error" in run.store.found.get("partition", {}):
+        return
     options = {"partition": "auto"} if run.real else {}
     asked = {"backend": run.backend, "options": options}
     if run.put("partition", "run", partial(run.ask, "partition", "partition", limit_s=240, **asked)):
@@ -35,8 +39,8 @@ def partition(run: Run) -> None:
 
 
 def cache(run: Run) -> None:
-    """Build twice with one timing cache, then with one that says it is another GPU's; then kill a build half-way."""
-    path = run.work / "timings" / "own.cache"
+    """Build twice with one timing cache, then with one that says it is another GPU's or version's."""
+    path = run.work / "own-timings" / "own.cache"
     shutil.rmtree(path.parent, ignore_errors=True)
     path.parent.mkdir(parents=True)
     built: dict[str, Any] = {}
@@ -46,94 +50,115 @@ def cache(run: Run) -> None:
         built[key] = run.store.found["cache"][key]["build_s"]
     run.store.put("cache", second_by_first=built["second"] / built["first"])
     run.put("cache", "others_unused", partial(_others_unused, run, path))
-    run.put("cache", "killed", partial(_killed, run, built["first"]))
-    run.store.put("cache", **run.store.found["cache"].pop("killed", {}))
+    if "killed_leaves_nothing" not in run.store.found["cache"]:
+        killed(run, built["first"] / 2)
 
 
-def _cached_build(run: Run, path: Path, key: str, model: str = "resnet50") -> dict[str, Any]:
-    job = Job(model, "fp16", "1")
-    options = {"timing_cache": str(path)} if run.real else {}
+def _cached_build(run: Run, path: Path, key: str, *, small: bool = False) -> dict[str, Any]:
+    job = Job("resnet50", "fp16", "1")
+    options = {"timing_cache": str(path), "optimization_level": 2} if run.real else {}
     found: dict[str, Any] = run.ask(
-        f"cache-{key}", "build", limit_s=400, build_limit_s=380, graph=run.graph(model),
+        f"cache-{key}", "build", limit_s=120,
+        graph=run.work / "plain" / "plain.onnx" if small else run.graph("resnet50"),
         output=run.work / "engines" / f"cache-{key}.engine", backend=run.backend, precision=run.precision(job),
-        shapes=run.shapes(job), options=options,
+        shapes={"x": "1..4..8x64"} if small else run.shapes(job), options=options,
     )  # fmt: skip
     return {**found, "cache_bytes": path.stat().st_size if path.is_file() else 0}
 
 
 def _others_unused(run: Run, path: Path) -> bool:
-    """Whether a cache that says another GPU, then another version, is told to be unused, on a small model."""
+    """Whether a cache that says another GPU, then another version, is told to be unused, on a small graph."""
     label = path.with_name(f"{path.name}.json")
     if not run.real:
         return True
     told = []
     for field, value in (("name", "NVIDIA T4"), ("version", "8.4.1")):
         was = json.loads(label.read_text(encoding="utf-8"))
-        label.write_text(json.dumps({**was, field: value}), encoding="utf-8")
-        copy, content = path.with_name(f"{field}.cache"), path.read_bytes()
-        copy.write_bytes(content)
-        shutil.copy(label, copy.with_name(f"{copy.name}.json"))
-        label.write_text(json.dumps(was), encoding="utf-8")
-        found = _cached_build(run, copy, f"of-another-{field}", "minilm" if "minilm" in run.models else "resnet50")
-        run.store.put("cache", **{f"notes of another {field}": found["notes"]})
+        copy = path.with_name(f"{field}.cache")
+        copy.write_bytes(path.read_bytes())
+        copy.with_name(f"{copy.name}.json").write_text(json.dumps({**was, field: value}), encoding="utf-8")
+        found = _cached_build(run, copy, f"of-another-{field}", small=True)
+        run.store.put("cache", **{f"label of {field}": was, f"notes of another {field}": found["notes"]})
         told.append(any("not used" in note for note in found["notes"]))
     return all(told)
 
 
-def _killed(run: Run, first_s: float) -> dict[str, Any]:
-    """Kill a build's whole process group half-way; nothing may stand where its engine should."""
+def killed(run: Run, after_s: float = 40.0) -> None:
+    """Kill a build with all its processes on the way; nothing may stand where its engine should."""
+    if run.put("cache", "killed", partial(_killed, run, after_s if run.real else 0.5)):
+        run.store.put("cache", **run.store.found["cache"].pop("killed"))
+
+
+def _killed(run: Run, after_s: float) -> dict[str, Any]:
     output = run.work / "killed" / "killed.engine"
     shutil.rmtree(output.parent, ignore_errors=True)
     output.parent.mkdir()
     job = Job("resnet50", "fp16", "1")
+    options = {"timing_cache": "off"} if run.real else {}
     with run.side("killed") as side:
         side.send(
             "build", graph=run.graph("resnet50"), output=output, backend=run.backend, precision=run.precision(job),
-            shapes=run.shapes(job), options={"timing_cache": "off"} if run.real else {}, build_limit_s=300,
+            shapes=run.shapes(job), options=options,
         )  # fmt: skip
-        time.sleep(max(1.0, first_s / 2))
+        time.sleep(max(0.0, min(after_s, run.left() - 1)))
+        ended = not side.waits
         side.kill()
     left = [str(path.relative_to(output.parent)) for path in output.parent.rglob("*")]
+    found = {"left": left, "ended_before": ended, "after_s": after_s}
     try:
         run.ask("killed-verify", "layers", limit_s=60, engine=output)
     except SideError as error:
-        return {"killed_leaves_nothing": error.name == "EngineFolderError" or error.mend is not None, "left": left,
-                "killed_said": str(error)}  # fmt: skip
-    return {"killed_leaves_nothing": False, "left": left}
+        if not error.name:
+            raise
+        nothing = error.name == "EngineFolderError" or error.mend is not None
+        return {**found, "killed_leaves_nothing": nothing, "killed_said": str(error)}
+    return {**found, "killed_leaves_nothing": False}
 
 
 def errors(run: Run) -> None:
     """Let everything go wrong once; each must end in an error of Enginery's with a mend."""
-    small = run.engine(Job("resnet50", "fp16", "1"))
-    hidden = {"CUDA_VISIBLE_DEVICES": ""}
-    asked: list[tuple[str, str, dict[str, str]]] = [
-        ("cut_short", "", {}), ("cut_short_unnoticed", "", {}), ("other_machine", "", {}), ("missing_plugin", "", {}),
-        ("outside_profile", "", {}), ("not_a_number", "", {}), ("little_workspace", str(run.graph("resnet50")), {}),
-        *(("other_header", str(at), {}) for at in range(0, 64, 4)),
-    ]  # fmt: skip
-    if run.real:
-        asked += [
-            ("missing_library", "", {}),
-            ("build_without_gpu", "", hidden),
-            ("open_without_gpu", str(small), hidden),
-        ]
+    asked = {"folder": run.work / "plain", "backend": run.backend}
+    done = run.store.found.get("errors", {})
+    if "plain" not in done and not run.put("errors", "plain", partial(run.ask, "plain", "plain", limit_s=150, **asked)):
+        return
+    small = run.store.found["errors"]["plain"]
+    if run.real and "header" not in done:
         run.put("errors", "header", partial(run.ask, "header", "header", limit_s=60, engine=small))
-    work = {}
-    for name, detail, variables in asked:
-        label = f"{name} {detail}" if name == "other_header" else name
-        work[label] = partial(run.put, "errors", label, partial(_mishap, run, name, detail, variables))
-    run.in_parallel(run.jobs, work)
+    work = {
+        label: partial(run.put, "errors", label, partial(_mishap, run, label.split()[0], detail, variables))
+        for label, detail, variables in _mishaps(run, small)
+    }
+    run.in_parallel(2, {label: one for label, one in work.items() if label not in done})
     found = [run.store.found["errors"].get(label) for label in work]
     run.store.put("errors", all_ours=all(one is not None and one["right"] for one in found))
 
 
+def _mishaps(run: Run, small: str) -> list[tuple[str, str, dict[str, str]]]:
+    """Return what goes wrong: its label, what it needs to know, and variables of its environment."""
+    asked: list[tuple[str, str, dict[str, str]]] = [
+        ("cut_short_unnoticed", small, {}), ("missing_plugin", "", {}), ("other_machine", small, {}),
+        ("outside_profile", small, {}), ("not_a_number", "", {}), ("cut_short", small, {}),
+    ]  # fmt: skip
+    if "shapes" in (run.told("resnet50") or {}):
+        shapes = run.shapes(Job("resnet50", "fp16", "1"))
+        asked.append(("little_workspace", json.dumps({"graph": str(run.graph("resnet50")), "shapes": shapes}), {}))
+    if run.real:
+        hidden = {"CUDA_VISIBLE_DEVICES": ""}
+        asked += [
+            ("build_without_gpu", "", hidden), ("open_without_gpu", small, hidden), ("missing_library", "", {}),
+        ]  # fmt: skip
+    return [*asked, *((f"other_header {at}", f"{at}:{small}", {}) for at in (0, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48))]
+
+
 def _mishap(run: Run, name: str, detail: str, variables: dict[str, str]) -> dict[str, Any]:
-    label = f"mishap-{name}-{Path(detail).name}"
+    label = f"mishap-{name}-{detail.partition(':')[0]}" if name == "other_header" else f"mishap-{name}"
     try:
         with run.side(label, **variables) as side:
-            side.ask("mishap", limit_s=240, name=name, backend=run.backend, detail=detail)
+            side.ask("mishap", limit_s=120, name=name, backend=run.backend, detail=detail)
     except SideError as error:
-        found = {"name": error.name, "message": error.message[:1500], "mend": error.mend}
+        if run.left() <= 0:
+            raise  # it says nothing of the mishap
+        found = {"name": error.name, "message": error.message[:1500], "mend": error.mend, "log": error.log[-1500:]}
         return {**found, "right": bool(error.name) and bool(error.mend)}
     return {
         "name": "",
@@ -145,7 +170,7 @@ def _mishap(run: Run, name: str, detail: str, variables: dict[str, str]) -> dict
 
 def environments(run: Run) -> None:
     """`optimize` with TensorRT in its own interpreter beside ONNX Runtime and PyTorch in this one."""
-    if run.python == run.torch_python:
+    if run.python == run.torch_python or run.left() <= 0:
         return
 
     def optimise() -> dict[str, Any]:

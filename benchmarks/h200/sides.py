@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import select
 import signal
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["ROOT", "Side", "SideError"]
+__all__ = ["ROOT", "Side", "SideError", "end_descendants"]
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,13 +30,15 @@ class SideError(Exception):
         message: what happened.
         name: class of the error there; empty where the process itself failed.
         mend: what the error said to do; None where it is none of Enginery's.
+        log: the last lines that the process wrote.
     """
 
-    def __init__(self, message: str, name: str = "", mend: str | None = None) -> None:
+    def __init__(self, message: str, name: str = "", mend: str | None = None, log: str = "") -> None:
         super().__init__(f"{name}: {message}" if name else message)
         self.message = message
         self.name = name
         self.mend = mend
+        self.log = log
 
 
 class Side:
@@ -46,10 +49,19 @@ class Side:
         module: what it runs; it answers by `benchmarks.h200.answering.answer`.
         log: takes whatever it prints.
         variables: of its environment, over this one's.
+        left: says how many seconds any answer may take at most, now.
     """
 
-    def __init__(self, python: str, module: str, log: Path, variables: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        python: str,
+        module: str,
+        log: Path,
+        variables: Mapping[str, str] | None = None,
+        left: Callable[[], float] | None = None,
+    ) -> None:
         self.log = log
+        self._left = left or (lambda: math.inf)
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("ab") as file:
             self._process = subprocess.Popen(
@@ -62,6 +74,17 @@ class Side:
     def pid(self) -> int:
         """Of its process."""
         return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether its process runs."""
+        return self._process.poll() is None
+
+    @property
+    def waits(self) -> bool:
+        """Whether nothing is there to be read."""
+        assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        return not select.select([self._process.stdout], [], [], 0.0)[0]
 
     def __enter__(self) -> Self:
         return self
@@ -84,6 +107,8 @@ class Side:
         """Ask, and do not wait for the answer."""
         assert self._process.stdin is not None  # noqa: S101 - it is a pipe
         line = json.dumps({"what": what, "arguments": arguments}, default=str)
+        if self._process.stdin.closed:
+            raise SideError(f"the process was ended before {what!r} was asked", log=self._tail())
         try:
             self._process.stdin.write(f"{line}\n".encode())
             self._process.stdin.flush()
@@ -94,7 +119,8 @@ class Side:
         """Wait for the answer to what was sent."""
         answer = json.loads(self._read_line(what, limit_s))
         if "error" in answer:
-            raise SideError(answer["error"]["message"], answer["error"]["name"], answer["error"]["mend"])
+            error = answer["error"]
+            raise SideError(error["message"], error["name"], error["mend"], self._tail())
         return answer["found"]
 
     def close(self, wait_s: float = 5.0) -> None:
@@ -107,7 +133,9 @@ class Side:
         self.kill()
 
     def kill(self) -> None:
-        """End it at once, with all that it started."""
+        """End it at once, with all that it started, in whatever process group that is."""
+        if self._process.poll() is None:
+            end_descendants(self._process.pid)
         with contextlib.suppress(ProcessLookupError):  # all of it has ended by itself
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
@@ -118,20 +146,43 @@ class Side:
 
     def _read_line(self, what: str, limit_s: float) -> bytes:
         assert self._process.stdout is not None  # noqa: S101 - it is a pipe
+        limit_s = min(limit_s, max(0.0, self._left()))
         end = time.monotonic() + limit_s
         handle = self._process.stdout.fileno()
         while b"\n" not in self._unread:
             ready, _, _ = select.select([handle], [], [], max(0.0, end - time.monotonic()))
             if not ready:
                 self.kill()
-                raise SideError(f"{what!r} was ended after {limit_s:.0f} s; the log ends with: {self._tail()}")
+                raise SideError(f"{what!r} was ended after {limit_s:.0f} s", log=self._tail())
             chunk = os.read(handle, 1 << 16)
             if not chunk:
-                raise SideError(f"the process died of {self._process.wait()} while it did {what!r}: {self._tail()}")
+                code = self._process.wait()
+                raise SideError(f"the process died of {code} while it did {what!r}: {self._tail()}", log=self._tail())
             self._unread += chunk
         line, _, self._unread = self._unread.partition(b"\n")
         return line
 
     def _tail(self) -> str:
         lines = self.log.read_text(encoding="utf-8", errors="replace").split("\n")
-        return " | ".join(line for line in lines[-12:] if line.strip())[-1500:]
+        return " | ".join(line for line in lines[-30:] if line.strip())[-3000:]
+
+
+def end_descendants(pid: int) -> None:
+    """Kill every process below one."""
+    for below in _descendants(pid):
+        with contextlib.suppress(ProcessLookupError):  # it has ended by itself
+            os.kill(below, signal.SIGKILL)
+
+
+def _descendants(pid: int) -> list[int]:
+    """Return the processes below one, by ``/proc`` (proc(5)); none where the system does not tell."""
+    parents: dict[int, list[int]] = {}
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            fields = path.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+            parents.setdefault(int(fields[1]), []).append(int(path.parent.name))
+    found, new = [], [pid]
+    while new:
+        new = [child for parent in new for child in parents.get(parent, [])]
+        found += new
+    return found

@@ -33,7 +33,11 @@ def feeds_at(case: str) -> dict[str, Array]:
 def open_loop(engine: str, feeds: Mapping[str, Array]) -> Loop | None:
     """Return the hand-written loop on an engine's plan; None where it has none, as in a trial without TensorRT."""
     plan = Path(engine) / PLAN
-    return Loop(plan, {name: array.shape for name, array in feeds.items()}) if plan.is_file() else None
+    if not plan.is_file():
+        return None
+    loop = Loop(plan, {name: array.shape for name, array in feeds.items()})
+    loop.fill(feeds)
+    return loop
 
 
 def latency(state: State, *, engine: str, case: str, rounds: int, seconds: float) -> dict[str, Any]:
@@ -50,7 +54,9 @@ def latency(state: State, *, engine: str, case: str, rounds: int, seconds: float
         "by_hand_written": median_ratio(turns["ours"], turns["hand"]),
         "polygraphy_by_ours": median_ratio(turns["polygraphy"], turns["ours"]),
     }  # fmt: skip
-    return {**found, "engine_alone_ms": loop.engine_ms(200)} if loop is not None else found
+    if loop is None:
+        return found
+    return {**found, "engine_alone_ms": loop.engine_ms(200), "profile": loop.profile}
 
 
 def _three(
@@ -58,7 +64,7 @@ def _three(
 ) -> tuple[Callable[[], Any], Callable[[], Any], Callable[[], Any]]:
     if loop is None:  # a trial: the session stands for all three
         return (lambda: session.run(feeds),) * 3
-    poly = polygraphy_call(engine / PLAN)
+    poly = polygraphy_call(engine / PLAN, loop.profile)
     return lambda: session.run(feeds), lambda: loop.run(feeds), lambda: poly(feeds)
 
 
@@ -102,7 +108,7 @@ def open_engine(state: State, *, engine: str, case: str) -> dict[str, Any]:
     loop = open_loop(engine, feeds)
     if loop is not None:
         state[engine] = loop.engine_ms
-        return {"timed": "the engine alone, as a CUDA graph, on the device"}
+        return {"timed": "the engine alone, as a CUDA graph, on the device", "profile": loop.profile}
     session = enginery.load(engine)
 
     def on_the_host(calls: int) -> float:

@@ -59,7 +59,9 @@ def reference(state: State, *, model: str, folder: str, batches: list[int], tiny
         halves = _run(module.half(), feeds, device, torch.float16) if device == "cuda" else None
         Path(folder).mkdir(parents=True, exist_ok=True)
         inputs = {f"in_{name}": value.numpy() for name, value in feeds.items()}
-        np.savez(Path(folder) / f"{batch}.npz", **inputs, out=right.astype(np.float32))
+        part = Path(folder) / f"{batch}.part.npz"
+        np.savez(part, **inputs, out=right.astype(np.float32))
+        part.replace(Path(folder) / f"{batch}.npz")
         found[str(batch)] = {
             "pytorch_fp32": _distance(floats, right),
             "pytorch_fp16": None if halves is None else _distance(halves, right),
@@ -71,7 +73,7 @@ def reference(state: State, *, model: str, folder: str, batches: list[int], tiny
 
 def prepare(state: State, *, model: str, batch: int, tiny: bool, compiled: bool) -> dict[str, Any]:
     """Capture one call in half precision, compiled or not; kept under ``model, batch, compiled`` for `turn`."""
-    module, example = make(model, tiny=tiny)
+    module, example = _net(state, model, tiny=tiny)
     feeds = {name: value.to(_device()) for name, value in feeds_of(example, batch, seed=batch).items()}
     module, feeds = _halved(module.to(_device()), feeds, channels_last=MODELS[model].convolutional)
     begin = time.perf_counter()

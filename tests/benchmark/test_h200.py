@@ -79,22 +79,100 @@ def test_a_crash_and_a_hang_are_told(side, what, limit_s, said):
         side.ask(what, limit_s=limit_s)
 
 
-def test_what_is_timed_is_built_first_and_alone():
-    """Static half-precision engines of the timed models come first; every model has every precision that it can."""
+def test_what_is_timed_is_built_first():
+    """Half-precision engines of the timed models come first; every model has every precision that it can."""
     from benchmarks.h200.driver import CONVOLUTIONAL, MODELS
-    from benchmarks.h200.jobs import list_jobs
+    from benchmarks.h200.jobs import engine_names, list_jobs
 
     jobs = list_jobs(MODELS, CONVOLUTIONAL, largest=128)
-    timed = [job.name for job in jobs if job.timed]
-    assert [job.name for job in jobs][: len(timed)] == timed
-    assert timed == [
-        "resnet50.fp16.b1", "resnet50.fp16.b128", "vit.fp16.b1", "vit.fp16.b128", "bert.fp16.b1", "bert.fp16.b128",
-        "resnet50.fp16.b128.uint8",
+    names = [job.name for job in jobs]
+    assert names[:10] == [
+        "resnet50.fp16.dynamic", "vit.fp16.dynamic", "bert.fp16.dynamic", "resnet50.fp16.b1", "resnet50.fp16.b128",
+        "vit.fp16.b1", "vit.fp16.b128", "bert.fp16.b1", "bert.fp16.b128", "resnet50.fp16.b128.uint8",
     ]  # fmt: skip
-    others = [job for job in jobs if not job.timed]
-    assert len(others) == 7 * 3 + 4
-    assert {job.batch for job in others} == {"1..32..128"}
-    assert len({job.name for job in jobs}) == len(jobs)
+    assert len(set(names)) == len(names)
+    wide = [job for job in jobs if ".." in job.batch]
+    assert len(wide) == 7 * 3 + 4
+    assert {job.batch for job in wide} == {"1..32..128"}
+    assert {job.name for job in jobs if job.narrow} == {f"{name}.fp16.dynamic" for name in (
+        "resnet50", "vit", "bert", "minilm",
+    )}  # fmt: skip
+    assert {name for model in ("resnet50", "vit", "bert") for batch in (1, 128)
+            for name in engine_names(model, batch).values()} <= set(names)  # fmt: skip
+
+
+def test_what_outlasts_the_time_left_is_ended(tmp_path, monkeypatch):
+    """A side is ended with all that it started, when the time for all of them is up."""
+    from benchmarks.h200.sides import Side, SideError
+
+    (tmp_path / "odd_side.py").write_text(SIDE)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    with Side(sys.executable, "odd_side", tmp_path / "side.log", left=lambda: 1.0) as side:
+        with pytest.raises(SideError, match="was ended after 1 s"):
+            side.ask("nap", limit_s=60)
+        assert not side.alive
+
+
+def test_what_failed_keeps_all_that_mending_needs(tmp_path):
+    """The words of the error, its mend, and the end of the process's log are in the results."""
+    run = make_run(tmp_path)
+    from benchmarks.h200.sides import SideError
+
+    def fail():
+        raise SideError("no kernel", "BuildError", "ask for fp32", "last words")
+
+    assert not run.put("engines", "vit", fail)
+    assert run.store.found["engines"] == {
+        "vit failed": {"error": "SideError: BuildError: no kernel", "mend": "ask for fp32", "log": "last words"}
+    }
+
+
+def test_the_narrowest_profile_is_taken():
+    """Of the profiles that hold a shape, the hand-written loop takes the one that holds the least besides."""
+    from benchmarks.h200.loops import narrowest_profile
+
+    class Engine:
+        num_optimization_profiles = 3
+
+        def get_tensor_profile_shape(self, name, at):
+            assert name == "x"
+            low, high = ((1, 128), (1, 1), (128, 128))[at]
+            return [(low, 4), (high, 4), (high, 4)]
+
+    assert [narrowest_profile(Engine(), {"x": (rows, 4)}) for rows in (1, 7, 128)] == [1, 0, 2]
+
+
+def test_what_an_inspector_says_is_counted_and_cut_to_a_length():
+    """Half-precision edges of fused regions, kernels' types and metadata are counted; what is too long stays JSON."""
+    from benchmarks.h200.inspecting import counted, shortened
+
+    conv = {
+        "Name": "conv", "LayerType": "CaskConvolution", "TacticName": "sm80_xmma_fprop_tf32f32", "Metadata": "[ONNX x]",
+        "Inputs": [{"Name": "x", "Format/Datatype": "Row major FP32"}], "Outputs": [],
+    }  # fmt: skip
+    said = {"Layers": [conv] * 2000, "Bindings": ["x"]}
+    found = counted(said)
+    assert found["tactics_by_type"] == {"tf32": 2000}
+    assert (found["with_metadata"], found["foreign_edges"]) == (2000, {})
+    text = shortened(said)
+    kept = json.loads(text)
+    assert len(text) < 200_000
+    assert len(kept["Layers"]) + kept["left out"] == 2000
+
+
+def make_run(folder, **asked):
+    """Make a run of no models."""
+    import time
+
+    from benchmarks.h200.plan import Run
+    from benchmarks.h200.store import Store
+
+    end = time.monotonic() + 60
+    return Run(
+        work=folder, store=Store(folder), python=sys.executable, torch_python=sys.executable, backend="tensorrt",
+        models=(), convolutional=(), batches=(1,), tiny=True, jobs=1, deadline=end, build_until=end, build_end=end,
+        **asked,
+    )  # fmt: skip
 
 
 def test_a_bound_passes_fails_or_was_not_run():

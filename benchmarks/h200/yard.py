@@ -1,0 +1,188 @@
+"""The stage that builds: some processes build one engine after another, the most telling first; each is verified."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from benchmarks.h200 import making, proving
+from benchmarks.h200.jobs import ERRORS, Job, list_jobs
+from benchmarks.h200.plan import ENGINES, Run
+from benchmarks.h200.sides import Side
+
+__all__ = ["build", "verify"]
+
+_LIMIT_S = 150.0
+_TIMED_LIMIT_S = 400.0
+"""What is timed is built at a higher level, and once for each of its profiles."""
+_HEAD, _TAIL = 150_000, 50_000
+"""Characters of a build's log that are kept."""
+
+
+class _Yard:
+    """The jobs left to do; a thread takes the first whose graph is there."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        jobs = list_jobs(run.models, run.convolutional, largest=run.largest)
+        self._left = [job for job in jobs if not run.is_built(job)]
+        self._lock = threading.Lock()
+
+    def take(self) -> Job | None:
+        """Return a job whose graph is there, waiting for one; None when there is none, or no build may begin."""
+        while time.monotonic() < self._run.build_until:
+            with self._lock:
+                if not self._left:
+                    return None
+                for job in self._left:
+                    if self._is_ready(job):
+                        self._left.remove(job)
+                        return job
+            time.sleep(0.2)
+        return None
+
+    def _is_ready(self, job: Job) -> bool:
+        told = self._run.told(job.model, "cases" if job.precision == "int8" else "graphs")
+        return told is not None
+
+    def tell(self) -> None:
+        """Say what was left out."""
+        with self._lock:
+            self._run.store.put("yard", not_begun=[job.name for job in self._left])
+
+
+def build(run: Run) -> None:
+    """Build what there is time for; what proves something without being timed, and baselines, go on beside."""
+    yard = _Yard(run)
+    (run.work / "timings").mkdir(parents=True, exist_ok=True)
+    run.building = True
+    try:
+        with ThreadPoolExecutor(max_workers=run.jobs + 2) as pool:
+            futures = [pool.submit(_work, run, yard, number) for number in range(run.jobs)]
+            futures += [pool.submit(_prove, run), pool.submit(making.prepare_baselines, run)]
+            for future in futures:
+                future.result()
+    finally:
+        run.building = False
+        yard.tell()
+        run.store.put("models", **{model: run.told(model) for model in run.models})
+        run.store.put("references", **{model: run.told(model, "cases") for model in run.models})
+
+
+def _prove(run: Run) -> None:
+    small = {work.__name__: partial(work, run) for work in (
+        proving.errors, proving.dynamic_outputs, proving.partition, _kill_one, making.describe,
+    )}  # fmt: skip
+    run.in_parallel(2, small)
+
+
+def _kill_one(run: Run) -> None:
+    """Kill a build of ResNet-50 on its way, once its graph is there."""
+    while run.told("resnet50") is None and time.monotonic() < run.build_until:
+        time.sleep(0.2)
+    if "resnet50" in run.models:
+        proving.killed(run)
+
+
+def _work(run: Run, yard: _Yard, number: int) -> None:
+    """Build one engine after another in one process; after a failure in another one."""
+    cache = run.work / "cache" / str(number)
+    side: Side | None = None
+    try:
+        while (job := yard.take()) is not None:
+            log = run.work / "logs" / f"yard-{number}.log"
+            if side is None:
+                side = Side(run.python, ENGINES, log, {"ENGINERY_CACHE": str(cache)}, run.left)
+            begin = time.time()
+            went_well = _build_one(run, side, job)
+            _keep_log(cache / "logs", run.work / "logs" / f"build-{job.name}.log", begin)
+            if not went_well:
+                side.close(wait_s=1.0)
+                side = None
+    finally:
+        if side is not None:
+            side.close(wait_s=1.0)
+
+
+def _build_one(run: Run, side: Side, job: Job) -> bool:
+    if not run.put("engines", job.name, partial(_built, run, side, job)):
+        return False
+    if run.real:
+        run.put("layers", job.name, partial(_inspected, run, side, job))
+    return side.alive and _verify_one(run, side, job)
+
+
+def _built(run: Run, side: Side, job: Job) -> dict[str, Any]:
+    kind = "pixels" if job.pixels else "int8" if job.precision == "int8" else ""
+    shapes, graph = run.shapes(job), run.graph(job.model, kind)
+    found: dict[str, Any] = {}
+    if job.pixels:
+        side.ask("pixels", limit_s=120, graph=run.graph(job.model), output=graph)
+    elif kind == "int8":
+        name, middle = next(iter(shapes)), run.case(job.model, run.batches[1])
+        found["quantised_s"] = side.ask(
+            "quantise", limit_s=120, graph=run.graph(job.model), output=graph, cases=middle, name=name
+        )["seconds"]
+    options: dict[str, Any] = {"timing_cache": str(run.work / "timings" / "shared.cache")} if run.real else {}
+    if job.level >= 0 and run.real:
+        options["optimization_level"] = job.level
+    found |= side.ask(
+        "build", limit_s=_TIMED_LIMIT_S if job.level < 0 else _LIMIT_S, graph=graph, output=run.engine(job),
+        backend=run.backend, precision=run.precision(job), shapes=shapes, options=options, in_process=True,
+        profiles=[run.sizes(job.model, str(batch)) for batch in job.narrow] if run.real else [],
+    )  # fmt: skip
+    return found
+
+
+def _inspected(run: Run, side: Side, job: Job) -> dict[str, Any]:
+    output = run.work / "fixtures" / f"{job.name}.json"
+    found: dict[str, Any] = side.ask("inspect", limit_s=60, engine=run.engine(job), output=output)
+    return found
+
+
+def _verify_one(run: Run, side: Side, job: Job) -> bool:
+    """Verify an engine where its cases are there; they come later than its graph."""
+    told = run.told(job.model, "cases")
+    if told is None:
+        return True
+    return run.put("verified", job.name, partial(_verified, run, side, job))
+
+
+def _verified(run: Run, side: Side, job: Job) -> dict[str, Any]:
+    engine = run.engine(job)
+    if job.pixels:
+        found: dict[str, Any] = side.ask(
+            "verify_bytes", limit_s=90, engine=engine, graph=run.graph(job.model, "pixels")
+        )
+        return found
+    batches = list(run.batches) if ".." in job.batch else [int(job.batch)]
+    found = side.ask("verify", limit_s=90, engine=engine, cases=run.cases(job.model), batches=batches, options={})
+    return {**found, "bound": ERRORS[job.precision]}
+
+
+def verify(run: Run) -> None:
+    """Verify what was built and is not verified yet, some at once."""
+    known = run.store.found.get("verified", {})
+    jobs = list_jobs(run.models, run.convolutional, largest=run.largest)
+    left = [job for job in jobs if run.is_built(job) and job.name not in known]
+
+    def one(job: Job) -> None:
+        with run.side(f"verify-{job.name}") as side:
+            _verify_one(run, side, job)
+
+    run.in_parallel(min(4, run.jobs), {job.name: partial(one, job) for job in left})
+
+
+def _keep_log(folder: Path, output: Path, since: float) -> None:
+    """Keep the head and the tail of the log that a build wrote."""
+    files = [path for path in folder.glob("*.log") if path.stat().st_mtime >= since] if folder.is_dir() else []
+    for path in files:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if len(text) > _HEAD + _TAIL:
+            text = f"{text[:_HEAD]}\n... {len(text) - _HEAD - _TAIL} characters ...\n{text[-_TAIL:]}"
+        with output.open("a", encoding="utf-8") as file:
+            file.write(text)
