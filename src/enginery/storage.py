@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from enginery.errors import (
@@ -161,18 +162,28 @@ def read_manifest(folder: Path) -> ManifestRecord:
 
 
 def read_layers(folder: Path) -> tuple[LayerRecord, ...]:
-    """Read what an engine is made of, in its own order.
+    """Read what an engine is made of, in its own order; of one in parts, those parts that tell, in theirs.
 
     Raises:
         EngineFolderError: its backend kept no such list.
         ManifestError: the list is damaged.
     """
-    file = Path(folder) / LAYERS
-    if not file.is_file():
+    if (Path(folder) / LAYERS).is_file():
+        return _read_list(Path(folder) / LAYERS)
+    lists = sorted(Path(folder).glob(f"part_*/{LAYERS}"), key=lambda file: int(file.parent.name.split("_")[1]))
+    if not lists:
         mend = (
             "TensorRT's engines have one; of others, `enginery inspect` shows how many operators run in each precision"
         )
         raise EngineFolderError(f"{folder} does not list its layers: it holds no {LAYERS}", mend=mend)
+    return tuple(
+        replace(layer, name=f"part {file.parent.name.split('_')[1]}: {layer.name}")
+        for file in lists
+        for layer in _read_list(file)
+    )
+
+
+def _read_list(file: Path) -> tuple[LayerRecord, ...]:
     try:
         listed = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:

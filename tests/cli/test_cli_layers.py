@@ -53,3 +53,14 @@ def test_an_engine_without_a_list(engine):
     told = enginery("inspect", engine, "--layers", cwd=engine.parent)
     assert told.code == 50
     assert "does not list its layers" in told.said
+
+
+def test_layers_of_an_engine_in_parts(engine):
+    """Each layer says its part, in the order of the parts and not of their names."""
+    (engine / "layers.json").unlink(missing_ok=True)
+    for part in (10, 2):
+        folder = engine / f"part_{part}_tensorrt_rtx"
+        folder.mkdir()
+        (folder / "layers.json").write_text(to_json([LAYER]))
+    told = enginery("inspect", engine, "--layers", "--json", cwd=engine.parent)
+    assert [layer["name"] for layer in json.loads(told.out)] == ["part 2: conv", "part 10: conv"]
