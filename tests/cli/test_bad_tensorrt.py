@@ -59,6 +59,15 @@ def test_dry_run_says_one_reason_once(tmp_path):
     assert "note" not in open_axes.out.split("finding")[1]
 
 
+def test_node_without_a_name_that_the_builder_refuses_is_told_as_well(tmp_path):
+    """What it says of a layer is traced to the node, and the mend is that of its operator."""
+    inputs = "k = Constant<value: tensor = int64 {5}>() i = Constant<value: tensor = float {0.5}>()"
+    head = "g (float[1, 9, 4] b, float[1, 3, 9] s) => (int64[N, 3] y)"
+    path = model(f"{head} {{ {inputs} y = NonMaxSuppression(b, s, k, i) }}", tmp_path / "nms.onnx")
+    says = ("node that makes 'y' (NonMaxSuppression)", "outputs' sizes depend on data", "--option partition=auto")
+    refuse(tmp_path, 42, "build", path, "-o", "x.engine", *RTX, "--no-simplify", says=says)
+
+
 def test_node_without_a_name_is_told_by_what_it_makes(tmp_path):
     """The parser's own word for it is no help; the mend is what TensorRT-RTX leaves to others."""
     text = "g (float[2, 3, 3] x) => (float[2] y) { a = Relu(x) y = Det(a) }"

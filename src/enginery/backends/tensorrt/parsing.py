@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any
 from enginery.backends.tensorrt.diagnosis import meaning_of
 from enginery.backends.tensorrt.log import BuildLog
 from enginery.backends.tensorrt.versions import Api, lacks_kernels_for, read_parser_error
-from enginery.errors import BuildError
+from enginery.errors import BackendUnavailableError, BuildError
 from enginery.graph.base import all_nodes, module_path
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 __all__ = [
+    "new_builder",
     "nodes_named",
     "parse_file",
     "refuse_uint8_quantisation",
@@ -28,6 +29,22 @@ __all__ = [
 _SHOWN = 10
 _SHOWN_BY_NAME = 3
 _QUANTISERS = ("QuantizeLinear", "DequantizeLinear")
+
+
+def new_builder(api: Api, log: BuildLog) -> Any:
+    """Make a builder.
+
+    Raises:
+        BackendUnavailableError: TensorRT made none, for it finds no device; the message has its own words.
+    """
+    try:
+        return api.module.Builder(log.logger)
+    except TypeError as error:  # what the binding makes of a null pointer
+        said = "; ".join(dict.fromkeys(line.strip() for line in log.errors())) or str(error)
+        raise BackendUnavailableError(
+            f"{api.library.label} {api.version} cannot begin a build: {said}",
+            mend="let it see a GPU: CUDA_VISIBLE_DEVICES may hide all of them, and enginery doctor looks at the driver",
+        ) from error
 
 
 def parse_file(api: Api, network: Any, path: Path, graph: ir.Model, log: BuildLog) -> Any:
@@ -84,7 +101,7 @@ def unsupported_nodes(api: Api, graph: ir.Model, parser: Any = None) -> list[ir.
     keep: list[Any] = []
     if parser is None:
         log = BuildLog(api)
-        builder = api.module.Builder(log.logger)
+        builder = new_builder(api, log)
         network = builder.create_network(api.network_flags())
         parser = api.module.OnnxParser(network, log.logger)
         keep += [log, builder, network]  # a parser does not keep alive what it stands on
@@ -153,7 +170,12 @@ def nodes_named(texts: Iterable[str], graph: ir.Model) -> list[str]:
     """
     words = {word for text in texts for word in re.findall(r"[^\s:,()'\[\]]+", text)}
     stems = words | {re.sub(r"_\d+$", "", word) for word in words}
-    return [_line(node, "").removesuffix(": ") for node in all_nodes(graph) if node.name and node.name in stems]
+    return [_line(node, "").removesuffix(": ") for node in all_nodes(graph) if _layer_name(node) in stems]
+
+
+def _layer_name(node: ir.Node) -> str:
+    """Return what the parser calls the layers of a node: after what it makes, where it has no name."""
+    return node.name or f"node_of_{next((out.name for out in node.outputs), '')}"
 
 
 def _errors(parser: Any, graph: ir.Model) -> list[tuple[ir.Node | None, str]]:
