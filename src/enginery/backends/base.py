@@ -6,7 +6,7 @@ arrays, hashes files or writes a manifest: `enginery.backends.session` and `engi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -227,8 +227,13 @@ class DeviceRunner(Protocol):
         """Run once on arrays of the device, in the order of the caller's stream, with no copy."""
         ...
 
-    def pipeline(self, slots: int) -> Any:
-        """Return what keeps several batches under way."""
+    def pipeline(
+        self,
+        slots: int,
+        check_feeds: Callable[[Feeds], dict[str, np.ndarray[Any, Any]]],
+        check_shapes: Callable[[Mapping[str, tuple[int, ...]]], None],
+    ) -> Any:
+        """Return what keeps several batches under way; each batch is checked as the feeds of a call are."""
         ...
 
     def profile(self, feeds: dict[str, np.ndarray[Any, Any]], runs: int) -> ProfileRecord:

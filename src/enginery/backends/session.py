@@ -142,7 +142,7 @@ class Session:
         Raises:
             UsageError: the backend has no pipeline.
         """
-        return self._on_gpu("a pipeline").pipeline(slots)
+        return self._on_gpu("a pipeline").pipeline(slots, self._checked, self._check_named_shapes)
 
     def profile(self, feeds: Feeds, runs: int = 20) -> ProfileRecord:
         """Time the parts of a call, and each layer, on arrays of the host.
@@ -150,12 +150,22 @@ class Session:
         Raises:
             UsageError: the backend does not tell them apart.
         """
-        runner = self._on_gpu("a profile of its parts")
+        return self._on_gpu("a profile of its parts").profile(self._checked(feeds), runs)
+
+    def _checked(self, feeds: Feeds) -> dict[str, np.ndarray[Any, Any]]:
+        """Return the feeds as checked arrays of the host, contiguous."""
         checked = self._as_they_are(feeds)
         if checked is None:
+            if feeds.keys() != set(self._names):
+                raise self._name_error(feeds)
             checked = self._as_they_are({name: as_numpy(feeds[name], name, dtype) for name, dtype in self._expected})
         assert checked is not None, "as_numpy made them so"  # noqa: S101
-        return runner.profile(checked, runs)
+        return checked
+
+    def _check_named_shapes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        if shapes.keys() != set(self._names):
+            raise self._name_error(shapes)
+        self._check_shapes(shapes)
 
     def _on_gpu(self, what: str) -> DeviceRunner:
         if self._closed:
@@ -341,7 +351,7 @@ class Session:
                     mend=f"every {declared} must have one size in a call",
                 )
 
-    def _name_error(self, feeds: Feeds) -> InputNameError:
+    def _name_error(self, feeds: Mapping[str, Any]) -> InputNameError:
         known = [info.name for info in self.inputs]
         unknown = [name for name in feeds if name not in known]
         missing = [name for name in known if name not in feeds]

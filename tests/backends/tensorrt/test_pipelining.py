@@ -8,7 +8,7 @@ from fake_gpu import DataType, FakeRuntime, X, Y, doubling, session_of
 
 from enginery.backends.null import NullRunner
 from enginery.backends.session import Session
-from enginery.errors import InputNameError, InputShapeError, RunError, UsageError
+from enginery.errors import InputDtypeError, InputNameError, InputRankError, InputShapeError, RunError, UsageError
 from enginery.records import TensorInfo
 
 
@@ -76,16 +76,38 @@ def test_slots_that_are_filled_at_one_time_are_different_ones(gpu):
 
 def test_slot_whose_new_shape_is_refused_has_no_inputs(gpu):
     """It cannot be submitted with those of before."""
-    with session_of(doubling(gpu), gpu, (X,), (Y,)) as session, session.pipeline(1) as pipeline:
+    profiles = ({"x": ((1, 3), (4, 3), (4, 3))}, {"x": ((6, 3), (8, 3), (8, 3))})
+    with session_of(doubling(gpu, profiles=profiles), gpu, (X,), (Y,)) as session, session.pipeline(1) as pipeline:
         list(pipeline.map([{"x": batch(4, 0)}]))
-        with pytest.raises(InputShapeError, match="size 9 is in none"):
-            pipeline.slot({"x": (9, 3)})
+        with pytest.raises(InputShapeError, match="size 5 is in none"):
+            pipeline.slot({"x": (5, 3)})
         (left,) = pipeline._free
         assert left.inputs == {}
         with pytest.raises(UsageError, match="the slot has no inputs yet"):
             left.submit()
         (found,) = pipeline.map([{"x": batch(4, 1)}])
         np.testing.assert_array_equal(found["y"], 2 * batch(4, 1))
+
+
+@pytest.mark.parametrize(
+    ("feeds", "error", "text"),
+    [
+        ({"x": np.zeros((4, 3))}, InputDtypeError, "'x' has dtype float64, the engine takes float32"),
+        ({"x": np.zeros((4, 2), np.float32)}, InputShapeError, "'x', axis 1: size is 2, the engine takes 3"),
+        ({"x": np.zeros(4, np.float32)}, InputRankError, "'x' has 1 dimensions"),
+        ({"z": np.zeros(4, np.float32)}, InputNameError, "unknown input 'z'"),
+    ],
+)
+def test_batches_are_checked_as_calls_are(gpu, feeds, error, text):
+    """Nothing is cast or read beyond its end; the next batch runs."""
+    with session_of(doubling(gpu), gpu, (X,), (Y,)) as session, session.pipeline(2) as pipeline:
+        with pytest.raises(error, match=text):
+            list(pipeline.map([feeds]))
+        if error is not InputDtypeError:
+            with pytest.raises(error, match=text):
+                pipeline.slot({name: array.shape for name, array in feeds.items()})
+        (found,) = pipeline.map([{"x": batch(8, 1)[::2]}])
+        np.testing.assert_array_equal(found["y"], 2 * batch(8, 1)[::2])
 
 
 def test_closed_slot_cannot_be_submitted(gpu):
@@ -156,7 +178,7 @@ def test_wrong_use_says_what_to_do(gpu):
         with session.pipeline(1) as pipeline:
             with pytest.raises(RunError, match="no batch is under way; submit one first"):
                 pipeline.result()
-            with pytest.raises(InputNameError, match="no shape for input 'x'"):
+            with pytest.raises(InputNameError, match="input 'x' is missing"):
                 pipeline.slot({})
             slot = pipeline.slot({"x": (4, 3)})
             pipeline.submit(slot)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -16,14 +16,21 @@ from enginery.backends.tensorrt.copying import Copier
 from enginery.backends.tensorrt.graphs import Replay
 from enginery.backends.tensorrt.lanes import graph_failure
 from enginery.backends.tensorrt.tensors import convert
-from enginery.errors import InputNameError, RunError, UsageError
+from enginery.errors import RunError, UsageError
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Pipeline", "PipelineSlot"]
+__all__ = ["Checks", "Pipeline", "PipelineSlot"]
 
 _REMEMBERED = 8
+
+
+class Checks(NamedTuple):
+    """How a session checks the feeds of a batch, and its shapes alone; both raise as a call does."""
+
+    feeds: Callable[[Mapping[str, Any]], dict[str, np.ndarray[Any, Any]]]
+    shapes: Callable[[Mapping[str, tuple[int, ...]]], None]
 
 
 class _Streams:
@@ -153,13 +160,16 @@ class Pipeline:
         slots: how many batches may be under way.
         copier: what copies large arrays.
         use_device: makes the engine's GPU the calling thread's.
+        checks: of what a batch brings.
     """
 
-    def __init__(self, opened: Opened, slots: int, copier: Copier, use_device: Callable[[], None]) -> None:
+    def __init__(
+        self, opened: Opened, slots: int, copier: Copier, use_device: Callable[[], None], checks: Checks
+    ) -> None:
         if slots < 1:
             raise UsageError(f"a pipeline of {slots} slots", mend="give at least 1; 3 keep both copies and engine busy")
         self._opened = opened
-        self._use_device = use_device
+        self._use_device, self._checks = use_device, checks
         self._streams = _Streams(opened)
         self._slots = [PipelineSlot(opened, self._streams, copier) for _ in range(slots)]
         self._free = deque(self._slots)
@@ -172,12 +182,12 @@ class Pipeline:
         It is the caller's until it is submitted: another call returns another slot.
 
         Raises:
-            InputNameError: an input is missing.
+            InputNameError: an input is missing or unknown.
+            InputShapeError: sizes that the engine does not take; `InputRankError`: too many or too few.
             RunError: every slot is filled or under way: submit, or take a `result` first.
         """
         self._check_open()
-        if missing := [tensor.name for tensor in self._opened.inputs if tensor.name not in shapes]:
-            raise InputNameError(f"no shape for input {missing[0]!r}", mend="give a shape for each input")
+        self._checks.shapes(shapes)
         free = self._take_free()
         free.prepare({name: np.empty(shape, self._given(name)) for name, shape in shapes.items()})
         self._free.popleft()
@@ -222,10 +232,11 @@ class Pipeline:
         """Yield the outputs of each batch, in order; the next ones are on their way meanwhile."""
         self._check_open()
         for batch in batches:
+            feeds = self._checks.feeds(batch)
             if not self._free:
                 yield self.result()
             slot = self._take_free()
-            slot.fill(batch)
+            slot.fill(feeds)
             self.submit(slot)
         while self._under_way:
             yield self.result()

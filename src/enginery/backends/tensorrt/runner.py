@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from enginery.backends.tensorrt.contexts import Opened
 from enginery.backends.tensorrt.copying import Copier
 from enginery.backends.tensorrt.lanes import Lane
 from enginery.backends.tensorrt.on_device import OnDevice
-from enginery.backends.tensorrt.pipelining import Pipeline
+from enginery.backends.tensorrt.pipelining import Checks, Pipeline
 from enginery.backends.tensorrt.profiler import profile_calls
 from enginery.backends.tensorrt.queries import Measuring, Trace, measure_queries
 from enginery.errors import InputDtypeError, RunError
@@ -141,10 +141,15 @@ class TensorRTRunner:
             raise _closed()
         return self._opened
 
-    def pipeline(self, slots: int) -> Pipeline:
+    def pipeline(
+        self,
+        slots: int,
+        check_feeds: Callable[[Mapping[str, Any]], Arrays],
+        check_shapes: Callable[[Mapping[str, tuple[int, ...]]], None],
+    ) -> Pipeline:
         """Make a pipeline with streams, buffers and contexts of its own; closed with the runner at the latest."""
         self._use_device()
-        made = Pipeline(self._here(), slots, self._copier, self._use_device)
+        made = Pipeline(self._here(), slots, self._copier, self._use_device, Checks(check_feeds, check_shapes))
         self._pipelines = [*(pipeline for pipeline in self._pipelines if not pipeline.closed), made]
         return made
 
