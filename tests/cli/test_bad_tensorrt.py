@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-from command_line import enginery, refuse
+from command_line import refuse
+
+from enginery.dry_running import dry_run
+from enginery.reports.text import dry_run_text
 
 pytest.importorskip("tensorrt_rtx")
 
@@ -41,22 +43,22 @@ def test_option_no_graph_could_be_built_with_is_refused_before_the_export(tmp_pa
 def test_dry_run_of_texts_tells_their_type_and_their_activations_as_not_known(tmp_path):
     """Texts have no size in bytes."""
     path = model("g (string[3] x) => (string[3] y) { y = Identity(x) }", tmp_path / "texts.onnx")
-    told = enginery("build", path, *RTX, "--dry-run", "--no-simplify", "--json", cwd=tmp_path)
-    assert told.code == 42, told.said
-    record = json.loads(told.out)
-    assert record["activation_bytes"] is None
-    assert any("STRING" in finding["text"].upper() for finding in record["findings"])
+    record = dry_run(path, backend="tensorrt_rtx", simplify=False, in_process=True)
+    assert record.activation_bytes is None
+    assert not record.converts
+    assert any("STRING" in finding.text.upper() for finding in record.findings)
 
 
 def test_dry_run_says_one_reason_once(tmp_path):
     """A quantisation that names two nodes is one row, and open axes are one reason."""
     body = "s = Constant<value = float {0.1}>() z = Constant<value = uint8 {128}>() q = QuantizeLinear(x, s, z)"
     path = model(f"g (float[2] x) => (float[2] y) {{ {body} y = DequantizeLinear(q, s, z) }}", tmp_path / "uint8.onnx")
-    quantised = enginery("build", path, *RTX, "--dry-run", "--no-simplify", cwd=tmp_path)
-    assert "it will not build: 1 reason\n" in quantised.out
-    open_axes = enginery("build", DIGITS, *RTX, "--dry-run", "--no-simplify", cwd=tmp_path)
-    assert open_axes.out.count("axis") == 1
-    assert "note" not in open_axes.out.split("finding")[1]
+    quantised = dry_run(path, backend="tensorrt_rtx", simplify=False, in_process=True)
+    shown = dry_run_text(quantised)
+    assert "it will not build: 1 reason\n" in shown
+    assert shown.count("quantise to UINT8") == 1
+    open_axes = dry_run(DIGITS, backend="tensorrt_rtx", simplify=False, in_process=True)
+    assert [finding.severity for finding in open_axes.findings] == ["refused"]
 
 
 def test_node_without_a_name_that_the_builder_refuses_is_told_as_well(tmp_path):
