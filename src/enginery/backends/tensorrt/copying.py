@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -34,6 +35,7 @@ class Copier:
     def __init__(self, threads: int = 0) -> None:
         self._most = threads or min(_MOST_THREADS, len(os.sched_getaffinity(0)))
         self._pool: ThreadPoolExecutor | None = None
+        self._making = threading.Lock()
 
     def copy(self, target: np.ndarray[Any, Any], source: np.ndarray[Any, Any]) -> None:
         """Copy `source` into `target`, converted to its element type."""
@@ -44,14 +46,20 @@ class Copier:
         self._copy_parts(target.reshape(-1), source.reshape(-1), parts)
 
     def _copy_parts(self, target: np.ndarray[Any, Any], source: np.ndarray[Any, Any], parts: int) -> None:
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(max(1, self._most - 1), "enginery-copy")
+        pool = self._threads()
         bounds = [target.size * part // parts for part in range(parts + 1)]
         slices = [slice(low, high) for low, high in itertools.pairwise(bounds)]
-        others = [self._pool.submit(np.copyto, target[part], source[part], "unsafe") for part in slices[1:]]
+        others = [pool.submit(np.copyto, target[part], source[part], "unsafe") for part in slices[1:]]
         np.copyto(target[slices[0]], source[slices[0]], casting="unsafe")
         for other in others:
             other.result()
+
+    def _threads(self) -> ThreadPoolExecutor:
+        """Return the threads, which begin with the first large array; the lanes of a session share them."""
+        with self._making:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(max(1, self._most - 1), "enginery-copy")
+            return self._pool
 
     def close(self) -> None:
         """End the threads."""
