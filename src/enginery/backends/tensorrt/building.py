@@ -19,7 +19,13 @@ from enginery.backends.tensorrt.history import Work
 from enginery.backends.tensorrt.log import BuildLog
 from enginery.backends.tensorrt.optimization_profiles import add_profiles, check_profiles
 from enginery.backends.tensorrt.options import listed, read_options
-from enginery.backends.tensorrt.parsing import nodes_named, parse_file, refuse_uint8_quantisation, type_notes
+from enginery.backends.tensorrt.parsing import (
+    new_builder,
+    nodes_named,
+    parse_file,
+    refuse_uint8_quantisation,
+    type_notes,
+)
 from enginery.backends.tensorrt.plugins import load_plugins
 from enginery.backends.tensorrt.targets import (
     asked_capabilities,
@@ -93,7 +99,7 @@ class Construction:
         log = BuildLog(api)
         load_plugins(api, listed(options["plugins"]), log.logger)
         use_device(int(options["device"]))
-        builder = api.module.Builder(log.logger)
+        builder = new_builder(api, log)
         network = builder.create_network(api.network_flags())
         return cls(api, spec, options, capabilities, builder, network, log)
 

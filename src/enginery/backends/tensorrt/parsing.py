@@ -40,9 +40,11 @@ def new_builder(api: Api, log: BuildLog) -> Any:
     try:
         return api.module.Builder(log.logger)
     except TypeError as error:  # what the binding makes of a null pointer
-        said = "; ".join(dict.fromkeys(line.strip() for line in log.errors())) or str(error)
+        said = (
+            "; ".join(dict.fromkeys(line.strip() for line in log.errors())) or "it gives no builder, and says nothing"
+        )
         raise BackendUnavailableError(
-            f"{api.library.label} {api.version} cannot begin a build: {said}",
+            f"{api.library.label} {api.version} cannot begin a build here: {said}",
             mend="let it see a GPU: CUDA_VISIBLE_DEVICES may hide all of them, and enginery doctor looks at the driver",
         ) from error
 
