@@ -165,6 +165,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--build-until", type=float, default=1800, help="seconds after which no build is begun")
     parser.add_argument("--build-end", type=float, default=2000, help="seconds after which every build is ended")
     parser.add_argument("--commit", default="unknown", help="of the sources that are run, for the results")
-    parser.add_argument("--jobs", type=int, default=12, help="engines built at once")
+    parser.add_argument(
+        "--jobs", type=int, default=4, help="engines built at once: they time their kernels on one GPU, in turns"
+    )
     parser.add_argument("--dry-run-here", action="store_true", help="try the script: tiny models on ONNX Runtime")
     return parser

@@ -8,6 +8,7 @@ the whole call; once with PyTorch's own kernels, once compiled. Each is timed on
 
 from __future__ import annotations
 
+import copy
 import functools
 import gc
 import time
@@ -54,9 +55,10 @@ def reference(state: State, *, model: str, folder: str, batches: list[int], tiny
     device = _device()
     for batch in batches:
         feeds = feeds_of(example, batch, seed=batch)
-        right = _run(module.double(), feeds, device, torch.float64)
-        floats = _run(module.float(), feeds, device, torch.float32)
-        halves = _run(module.half(), feeds, device, torch.float16) if device == "cuda" else None
+        # Copies: in place, half precision would round the weights that the next batch is computed with.
+        right = _run(copy.deepcopy(module).double(), feeds, device, torch.float64)
+        floats = _run(copy.deepcopy(module).float(), feeds, device, torch.float32)
+        halves = _run(copy.deepcopy(module).half(), feeds, device, torch.float16) if device == "cuda" else None
         Path(folder).mkdir(parents=True, exist_ok=True)
         inputs = {f"in_{name}": value.numpy() for name, value in feeds.items()}
         part = Path(folder) / f"{batch}.part.npz"
@@ -67,7 +69,6 @@ def reference(state: State, *, model: str, folder: str, batches: list[int], tiny
             "pytorch_fp16": None if halves is None else _distance(halves, right),
             "varies": _distance(right[:1], right[1:2]) if batch > 1 else None,
         }
-    module.float().cpu()
     return found
 
 

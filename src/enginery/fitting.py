@@ -119,7 +119,7 @@ def check_conversion(
     Raises:
         GraphError: the outputs differ, or the converted graph does not run.
     """
-    from enginery.graph.agree import difference
+    from enginery.graph.agree import difference, is_quantised
     from enginery.graph.base import all_nodes
     from enginery.graph.passes.base import is_random
 
@@ -143,7 +143,7 @@ def check_conversion(
     except EngineryError as error:
         message = f"converted from {versions}, the graph does not run: {error.message}"
         raise GraphError(message, mend=mend) from error
-    if said := difference(expected, found):
+    if said := difference(expected, found, quantised=is_quantised(original)):
         raise GraphError(f"converted from {versions}, the graph computes something else: {said}", mend=mend)
     return ""
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
-from enginery.graph.agree import difference
+from enginery.graph.agree import difference, is_quantised
 
 ONES = np.ones(4, np.float32)
 
@@ -47,3 +48,19 @@ def test_names_and_counts():
         difference([{"a": ONES, "b": ONES}], [{"b": ONES, "a": ONES}]) == "outputs are ['b', 'a'] instead of ['a', 'b']"
     )
     assert difference([{"a": ONES}], []) == "0 results instead of 1"
+
+
+def test_a_graph_that_rounds_to_integers_may_turn_a_step():
+    """The last digit of a float may turn a whole step of a quantised tensor: more is allowed there, nonsense is not."""
+    off = [{"y": ONES * np.float32(1.01)}]
+    assert "1.0e-04 is allowed" in difference([{"y": ONES}], off)
+    assert difference([{"y": ONES}], off, quantised=True) == ""
+    assert "5.0e-02 is allowed" in difference([{"y": ONES}], [{"y": ONES * 2}], quantised=True)
+
+
+@pytest.mark.parametrize(("body", "quantised"), [("y = QuantizeLinear(x, s)", True), ("y = Mul(x, s)", False)])
+def test_what_rounds_is_known_by_its_operators(body, quantised):
+    """A node that quantises is enough."""
+    kind = "uint8" if quantised else "float"
+    text = f'<ir_version: 8, opset_import: ["": 17]> g (float[2] x, float s) => ({kind}[2] y) {{ {body} }}'
+    assert is_quantised(ir.from_onnx_text(text)) is quantised

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from enginery.errors import OutputError
-from enginery.graph.agree import difference
+from enginery.graph.agree import difference, is_quantised
 from enginery.graph.base import all_nodes, constants, tensor_infos
 from enginery.graph.checks import checker_problem
 from enginery.graph.modules import inherit_modules
@@ -140,6 +140,7 @@ class _Checks:
         inputs, outputs: names, types and dimensions.
         valid: whether ONNX's checker takes the original.
         expected: the original's outputs; None where they cannot be compared.
+        quantised: whether the original rounds to integers on the way.
     """
 
     inputs: tuple[Any, ...]
@@ -148,6 +149,7 @@ class _Checks:
     evaluate: Evaluate | None
     expected: Outputs | None
     described: str
+    quantised: bool
 
     @classmethod
     def of(cls, model: ir.Model, evaluate: Evaluate | None, say: Callable[[str], None]) -> _Checks:
@@ -161,7 +163,7 @@ class _Checks:
             parts.append(f"outputs of {len(expected)} fixed input{'s' if len(expected) != 1 else ''}")
         described = ", ".join(parts) + (f" (outputs not compared: {why})" if why else "")
         inputs, outputs = tensor_infos(model.graph.inputs), tensor_infos(model.graph.outputs)
-        return cls(inputs, outputs, valid, evaluate, expected, described)
+        return cls(inputs, outputs, valid, evaluate, expected, described, is_quantised(model))
 
     def problem(self, model: ir.Model) -> str:
         """Say what a pass broke; empty where all is as it was."""
@@ -190,7 +192,7 @@ class _Checks:
             raise
         except Exception as error:  # noqa: BLE001 - the runtime's kinds are its own
             return f"the graph no longer runs: {error}"
-        return difference(self.expected, found)
+        return difference(self.expected, found, quantised=self.quantised)
 
 
 def _evaluated(model: ir.Model, evaluate: Evaluate | None) -> tuple[Outputs | None, str]:

@@ -31,6 +31,12 @@ _MOVING = frozenset({
 """Kinds that compute nothing, in lower case and without underscores."""
 
 _REGIONS = ("Myelin", "ForeignNode")
+_NOT_TOLD = "N/A"  # 8.6 tells no tensor's type where shapes are dynamic
+_WEIGHTS = ("Weights", "ConvWeights")
+_KERNELS = (("int8", r"i8i8|int8"), ("bf16", r"bf16"), ("fp16", r"f16f16|fp16|h\d+|half"), ("tf32", r"tf32"),
+            ("fp32", r"f32f32|fp32|s\d+gemm"))  # fmt: skip
+_KERNEL_PATTERNS = tuple((word, re.compile(rf"(?:^|_)(?:{text})", re.IGNORECASE)) for word, text in _KERNELS)
+"""What a kernel's name says that it multiplies in, the narrowest first: its sums may be wider."""
 
 
 def precision_word(text: str) -> str:
@@ -46,6 +52,8 @@ def precision_word(text: str) -> str:
 def tensor_text(tensor_said: Mapping[str, Any]) -> str:
     """Say a tensor's element type and format, such as ``fp16 CHW2``, from either form of TensorRT's JSON.
 
+    Empty where TensorRT does not tell, as 8.6 where shapes are dynamic.
+
     Example:
         >>> tensor_text({"Format/Datatype": "Two wide channel vectorized row major FP16 format"})
         'fp16 CHW2'
@@ -53,6 +61,8 @@ def tensor_text(tensor_said: Mapping[str, Any]) -> str:
         'fp16 linear'
     """
     said = str(tensor_said.get("Format/Datatype", ""))
+    if said.startswith(_NOT_TOLD):
+        return ""
     if "Datatype" in tensor_said:
         said = f"{tensor_said['Datatype']} {tensor_said.get('Format', '')}"
     word = precision_word(said)
@@ -78,9 +88,10 @@ def is_compute(kind: str) -> bool:
 def computed_in(said: Mapping[str, Any], kind: str, inputs: tuple[str, ...], outputs: tuple[str, ...]) -> str:
     """Return the precision that a layer computes in; empty where it computes nothing, or nothing tells.
 
-    A quantised input says int8; else the type of its weights, else of its first floating-point tensor. A kernel's name
-    tells TF32 from float32. Of a region that TensorRT compiles as a whole, tensors inside are not told: float32 at its
-    edges proves nothing, a narrower type does.
+    A quantised input says int8; else the type of its weights where that is narrow, else of its first floating-point
+    tensor; where no tensor is told, its weights or its kernel's name. That name tells TF32 from float32. Of a region
+    that TensorRT compiles as a whole, tensors inside are not told: float32 at its edges proves nothing, a narrower
+    type does.
     """
     if not is_compute(kind):
         return ""
@@ -90,7 +101,20 @@ def computed_in(said: Mapping[str, Any], kind: str, inputs: tuple[str, ...], out
         return next((word for word in _LOW if word in words), "")
     if "int8" in entering:
         return "int8"
-    weights = said.get("Weights")
-    held = precision_word(str(weights.get("Type", ""))) if isinstance(weights, Mapping) else ""
-    found = held if held in _LOW else next((word for word in words if word in _FLOATING), "")
-    return "tf32" if found == "fp32" and "tf32" in str(said.get("TacticName", "")).lower() else found
+    held = _held(said)
+    if held in _LOW:
+        return held
+    kernel = str(said.get("TacticName", ""))
+    found = next((word for word in words if word in _FLOATING), "") or held or _in_name(kernel)
+    return "tf32" if found == "fp32" and "tf32" in kernel.lower() else found
+
+
+def _held(said: Mapping[str, Any]) -> str:
+    """Return the precision of a layer's weights; empty where it has none."""
+    weights = next((said[key] for key in _WEIGHTS if isinstance(said.get(key), Mapping)), {})
+    return precision_word(str(weights.get("Type", "")))
+
+
+def _in_name(kernel: str) -> str:
+    """Return the precision that stands in a kernel's name; empty where none does."""
+    return next((word for word, pattern in _KERNEL_PATTERNS if pattern.search(kernel)), "")
