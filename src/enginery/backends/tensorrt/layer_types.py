@@ -111,7 +111,7 @@ def computed_in(said: Mapping[str, Any], kind: str, inputs: tuple[str, ...], out
 
 def _held(said: Mapping[str, Any]) -> str:
     """Return the precision of a layer's weights; empty where it has none."""
-    weights = next((said[key] for key in _WEIGHTS if isinstance(said.get(key), Mapping)), {})
+    weights: Mapping[str, Any] = next((said[key] for key in _WEIGHTS if isinstance(said.get(key), Mapping)), {})
     return precision_word(str(weights.get("Type", "")))
 
 
