@@ -26,8 +26,8 @@ GRAPHS: Mapping[str, str] = {
         f = Tanh(e) g = Mul(b, f) y = Conv(g, w) }""",
     # What two products hand over has to be stored, and a stored half cannot hold it; one fused kernel would not mind.
     "overflow": """odd (float[batch, 64] x) => (float[batch, 64] y) <float[64, 64] w = {SQUARE}> {
-        a = MatMul(x, w) large = Constant<value_float = 1.0e6>() b = Mul(a, large) c = MatMul(b, w)
-        small = Constant<value_float = 1.0e-6>() y = Mul(c, small) }""",
+        a = MatMul(x, w) large = Constant<value_float = 6.0e4>() b = Mul(a, large) c = MatMul(b, w)
+        small = Constant<value_float = 1.6e-5>() y = Mul(c, small) }""",
     "plugin": """odd (float[batch, 64] x) => (float[batch, 64] y) { y = vendor.MagicPlugin(x) }""",
     "plain": """odd (float[batch, 64] x) => (float[batch, 64] y) <float[64, 64] w = {SQUARE}> {
         a = MatMul(x, w) y = Relu(a) }""",
