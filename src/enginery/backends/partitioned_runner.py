@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -80,9 +81,10 @@ class PartitionedRunner:
         return found
 
     def close(self) -> None:
-        """Close every part."""
-        for part in self._parts:
-            part.runner.close()
+        """Close every part, the others too where one fails."""
+        with contextlib.ExitStack() as closing:
+            for part in self._parts:
+                closing.callback(part.runner.close)
 
 
 def _last_reads(parts: tuple[OpenPart, ...], kept: set[str]) -> tuple[tuple[str, ...], ...]:

@@ -152,6 +152,18 @@ def test_a_damaged_file_is_not_used_and_said(api, folder, damage, why):
     assert build(api) == ({b"conv2"}, [])
 
 
+def test_a_named_file_of_another_tool_is_left_alone(api, tmp_path):
+    """Trtexec writes such files too, and its user's timings are not ours to replace."""
+    theirs = tmp_path / "trtexec.cache"
+    theirs.write_bytes(b"timings of theirs")
+    began_with, notes = build(api, "conv1", where=str(theirs))
+    assert began_with == set()
+    assert theirs.read_bytes() == b"timings of theirs"
+    assert [path.name for path in tmp_path.iterdir()] == ["trtexec.cache"]
+    assert "is left as it is" in notes[0]
+    assert "name a file of your own" in notes[0]
+
+
 def test_what_tensorrt_refuses_is_not_used_and_said(api, folder):
     """Its own header names another GPU, whatever the label says."""
     build(api, "conv1")

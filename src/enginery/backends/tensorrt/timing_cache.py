@@ -63,10 +63,12 @@ class Attached:
     Args:
         path: the file; None where nothing is kept.
         notes: what a user should know, such as that a file was not used.
+        named: whether the user named the file.
     """
 
-    def __init__(self, path: Path | None = None, notes: tuple[str, ...] = ()) -> None:
+    def __init__(self, path: Path | None = None, notes: tuple[str, ...] = (), *, named: bool = False) -> None:
         self.path = path
+        self._named = named
         self.notes = list(notes)
         self.entries_bytes = 0
         self._key: dict[str, str] = {}
@@ -75,11 +77,12 @@ class Attached:
     def begin(self, config: Any, key: dict[str, str]) -> None:
         """Give the build what earlier ones have timed, or an empty cache where there is nothing that fits."""
         self._key = key
-        content = self._checked()
+        self._leave_to_others()
+        content = self._checked() if self.path is not None else b""
         if content and not _set(config, content):
             self.notes.append(f"the timing cache {self.path} was not used: TensorRT refused it; it is written anew")
             content = b""
-        if not content and not _set(config, b""):
+        if not content and not _set(config, b"") and self.path is not None:
             self.notes.append("TensorRT made no timing cache, so nothing is kept of this build's timings")
             self.path = None
         self.entries_bytes = len(content)
@@ -103,6 +106,16 @@ class Attached:
                 self._write(bytes(cache.serialize()))
         except (OSError, OutputError) as error:
             self.notes.append(f"the timing cache was not kept: {error}")
+
+    def _leave_to_others(self) -> None:
+        """Do not touch a file that the user named and another tool has made."""
+        if self.path is None or not self._named or not self.path.exists() or _label_of(self.path).exists():
+            return
+        self.notes.append(
+            f"the timing cache {self.path} was not used and is left as it is: {_label_of(self.path).name}, which says "
+            "what it was written for, is missing, so another tool made it; name a file of your own for Enginery"
+        )
+        self.path = None
 
     def _write(self, content: bytes) -> None:
         assert self.path is not None  # noqa: S101 - keep() has looked
@@ -162,7 +175,7 @@ def attach(api: Api, config: Any, device: Device | None, where: str = "") -> Att
         path = Path(where).absolute() if where else cache_folder("timing") / _file_name(key)
     except OSError as error:
         return Attached(None, (f"there is no folder for the timing cache: {error}",))
-    attached = Attached(path)
+    attached = Attached(path, named=bool(where))
     attached.begin(config, key)
     return attached
 
