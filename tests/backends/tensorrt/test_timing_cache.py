@@ -153,7 +153,7 @@ def test_a_damaged_file_is_not_used_and_said(api, folder, damage, why):
 
 
 def test_a_named_file_of_another_tool_is_left_alone(api, tmp_path):
-    """Trtexec writes such files too, and its user's timings are not ours to replace."""
+    """Such a file holds the timings of somebody who uses trtexec as well: they are not ours to replace."""
     theirs = tmp_path / "trtexec.cache"
     theirs.write_bytes(b"timings of theirs")
     began_with, notes = build(api, "conv1", where=str(theirs))
