@@ -378,17 +378,21 @@ def fake_api():
 
 
 class FakeLog:
-    """What a `BuildLog` is asked for."""
+    """What a `BuildLog` is asked for; what is `said` is up to the test."""
+
+    def __init__(self):
+        self.said = []
 
     def errors(self):
-        return ("[runner] something went wrong",)
+        return tuple(self.said)
 
 
 def opened(engine, gpu, infos_in, infos_out, **options):
     """Return an `Opened` of a fake engine."""
     api = fake_api()
     inputs, outputs = read_tensors(api, engine, infos_in, infos_out)
-    return Opened(api, engine, inputs, outputs, FakeLog(), cuda=Cuda(gpu), **options)
+    gpu.log = FakeLog()
+    return Opened(api, engine, inputs, outputs, gpu.log, cuda=Cuda(gpu), **options)
 
 
 def session_of(engine, gpu, infos_in, infos_out, *, contexts=1, copy_threads=0, **options):

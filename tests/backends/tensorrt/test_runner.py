@@ -261,12 +261,17 @@ def test_values_of_a_shape_input_count_as_a_shape(gpu):
 
 
 def test_refusal_carries_tensorrts_own_words(gpu):
-    """The last error of the log is in the message."""
+    """The last error of the log is in the message, and that of an earlier call is not."""
     engine = doubling(gpu)
-    with session_of(engine, gpu, (X,), (Y,)) as session:
+    with session_of(engine, gpu, (X,), (Y,), cuda_graph=False) as session:
         session(batch(4))
         engine.contexts[0].refuse = True
+        with pytest.raises(RunError, match=r"could not run the engine, and said nothing"):
+            session(batch(4))
+        gpu.log.said.append("[runner] something went wrong")
         with pytest.raises(RunError, match=r"TensorRT 8\.6\.0 could not run the engine: \[runner\] something"):
+            session(batch(4))
+        with pytest.raises(RunError, match=r"could not run the engine, and said nothing"):
             session(batch(4))
 
 

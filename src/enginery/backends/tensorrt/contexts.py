@@ -59,6 +59,7 @@ class Opened:
         self.scratch_bytes = versions.scratch_bytes(api, engine)
         self.runtime_config = runtime_config
         self._said: set[str] = set()
+        self._errors_told = len(log.errors())
         self._profiles = [self._read_profile(at) for at in range(engine.num_optimization_profiles)]
 
     def _read_profile(self, at: int) -> dict[str, Sizes]:
@@ -89,9 +90,10 @@ class Opened:
         return sorted(holding, key=lambda at: _width(self._profiles[at]))
 
     def failure(self, what: str) -> RunError:
-        """Make the error for a refusal of TensorRT's, with the last of its own words."""
+        """Make the error for a refusal of TensorRT's, with the last of its words that no earlier failure told."""
         errors = self.log.errors()
-        said = f": {errors[-1].strip()}" if errors else ", and said nothing"
+        said = f": {errors[-1].strip()}" if len(errors) > self._errors_told else ", and said nothing"
+        self._errors_told = len(errors)
         return RunError(
             f"{self.api.library.label} {self.api.version} could not {what}{said}",
             mend="the text is its own; see enginery doctor where memory or the driver is meant",
