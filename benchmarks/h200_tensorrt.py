@@ -1,6 +1,6 @@
 """Everything that is promised of TensorRT on an H200, in one go; see `benchmarks.h200.driver`.
 
-python benchmarks/h200_tensorrt.py --python310 /tmp/gpu_lab/bin/python310 --output OUT --commit ID
+python benchmarks/h200_tensorrt.py --python310 /opt/trt86/bin/python --output OUT --commit ID
 python benchmarks/h200_tensorrt.py --dry-run-here
 """
 

@@ -1,6 +1,6 @@
 """Takes the stages one after another, and shows what holds.
 
-    python benchmarks/h200_tensorrt.py --python310 /tmp/gpu_lab/bin/python310 --output OUT --commit ID
+    python benchmarks/h200_tensorrt.py --python310 /opt/trt86/bin/python --output OUT --commit ID
     python benchmarks/h200_tensorrt.py --dry-run-here          # tiny models on ONNX Runtime: tries the script itself
 
 Run it with an interpreter that has PyTorch; the one with TensorRT is named. A later run with the same ``--work`` goes
