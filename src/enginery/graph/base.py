@@ -46,6 +46,7 @@ __all__ = [
     "sizes_of",
     "skeleton",
     "split_layer_norms",
+    "subgraphs",
     "tensor_info",
     "tensor_infos",
     "type_name",
@@ -307,9 +308,9 @@ def working_copy(model: ir.Model) -> ir.Model:
 
 def inner_nodes(node: ir.Node) -> Iterator[ir.Node]:
     """Yield the nodes in a node's subgraphs, at any depth."""
-    from enginery.graph.parts.dependence import subgraphs
+    from enginery.graph.parts.dependence import nested_graphs
 
-    for body in subgraphs(node):
+    for body in nested_graphs(node):
         yield from body
 
 
@@ -463,6 +464,21 @@ def all_nodes(model: ir.Model) -> Iterator[ir.Node]:
     yield from model.graph.all_nodes()
     for function in model.functions.values():
         yield from function.all_nodes()
+
+
+def subgraphs(node: ir.Node) -> list[ir.Graph]:
+    """Return the graphs in a node's attributes, such as the branches of an If; those inside them are not among them."""
+    import onnx_ir as ir
+
+    found: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.is_ref():
+            continue
+        if attribute.type == ir.AttributeType.GRAPH:
+            found.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            found.extend(attribute.as_graphs())
+    return found
 
 
 def count_flops(model: ir.Model, shapes: Mapping[str, Shape]) -> int | None:

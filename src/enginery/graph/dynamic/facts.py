@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from enginery.graph.base import subgraphs
 from enginery.graph.passes.base import constant_value, is_op, is_random
 
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ class Facts:
         if is_op(node, "Constant"):
             array = constant_value(node.outputs[0])
             return [array if array is not None and array.size <= _MOST_ELEMENTS else None]
-        if node.domain or is_random(node) or not _small(shapes) or any(True for _ in _subgraphs(node)):
+        if node.domain or is_random(node) or not _small(shapes) or subgraphs(node):
             return []
         feeds = {value.name or "": self.of(value).data[number] for value in node.inputs if value is not None}
         given = {name: array for name, array in feeds.items() if array is not None}
@@ -242,24 +243,14 @@ class Facts:
 def _read_by(node: ir.Node) -> list[ir.Value]:
     """Return what a node reads, what its subgraphs take from outside included."""
     read = [value for value in node.inputs if value is not None]
-    for graph in _subgraphs(node):
+    for graph in subgraphs(node):
         inside = {*graph.inputs, *graph.initializers.values()}
         inside |= {value for other in graph.all_nodes() for value in other.outputs}
-        inside |= {value for other in graph.all_nodes() for g in _subgraphs(other)
+        inside |= {value for other in graph.all_nodes() for g in subgraphs(other)
                    for value in (*g.inputs, *g.initializers.values())}  # fmt: skip
         read += [v for other in graph.all_nodes() for v in other.inputs if v is not None and v not in inside]
         read += [value for value in graph.outputs if value not in inside]
     return list(dict.fromkeys(read))
-
-
-def _subgraphs(node: ir.Node) -> list[ir.Graph]:
-    import onnx_ir as ir
-
-    read: dict[ir.AttributeType, Callable[[ir.Attr], Sequence[ir.Graph]]] = {
-        ir.AttributeType.GRAPH: lambda attribute: [attribute.as_graph()],
-        ir.AttributeType.GRAPHS: lambda attribute: attribute.as_graphs(),
-    }
-    return [graph for a in node.attributes.values() if a.type in read for graph in read[a.type](a)]
 
 
 def _sized(shape: ir.Shape | None, probe: Mapping[str, int]) -> Dims | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from enginery.errors import GraphError
-from enginery.graph.base import OpsetLimits, all_graphs
+from enginery.graph.base import OpsetLimits, all_graphs, subgraphs
 from enginery.graph.checks import checker_problem
 from enginery.graph.infer import infer_shapes
 from enginery.graph.opset.bodies import convert_by_library, expand
@@ -178,7 +178,7 @@ def _expand_new(node: ir.Node, version: int, target: int, taken: set[str]) -> No
     if definition_kind(schema) is None:
         raise CannotConvertError(f"it came with opset {first_version(node.op_type, node.domain)}")
     for new in expand(node, version, taken):
-        for inner in [new, *(other for graph in _subgraphs(new) for other in graph.all_nodes())]:
+        for inner in [new, *(other for graph in subgraphs(new) for other in graph.all_nodes())]:
             if not inner.domain:
                 _expand_new(inner, version, target, taken)
 
@@ -198,18 +198,6 @@ def _convert(node: ir.Node, version: int, target: int, taken: set[str]) -> None:
         made = _lowered(node, schema.since_version, wanted.since_version, target, taken)
     for new in made:
         _check_form(new, target)
-
-
-def _subgraphs(node: ir.Node) -> list[ir.Graph]:
-    import onnx_ir as ir
-
-    found: list[ir.Graph] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            found.append(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            found.extend(attribute.as_graphs())
-    return found
 
 
 def _raised(node: ir.Node, version: int, target: int, taken: set[str]) -> list[ir.Node]:

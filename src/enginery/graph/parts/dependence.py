@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from enginery.graph.base import subgraphs
 from enginery.graph.passes.base import is_op, is_random
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Dependence", "captured", "reads", "shape_operands", "study", "subgraphs"]
+__all__ = ["Dependence", "captured", "nested_graphs", "reads", "shape_operands", "study"]
 
 _SIZED_BY_DATA = ("Compress", "NonMaxSuppression", "NonZero", "StringSplit", "TfIdfVectorizer", "Unique")
 _REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
@@ -51,7 +52,7 @@ def reads(node: ir.Node) -> tuple[ir.Value, ...]:
 
 def captured(node: ir.Node) -> Iterator[ir.Value]:
     """Yield the values from around a node that its subgraphs read."""
-    graphs = list(subgraphs(node))
+    graphs = list(nested_graphs(node))
     if not graphs:
         return
     own = {value for graph in graphs for value in _made(graph)}
@@ -94,7 +95,7 @@ def study(graph: ir.Graph) -> Dependence:
 def _follows_from_sizes(node: ir.Node, known: set[ir.Value], by_data: set[ir.Value]) -> bool:
     if is_op(node, "Shape", "Size"):
         return node.inputs[0] not in by_data
-    if node.domain or is_random(node) or any(True for _ in subgraphs(node)):
+    if node.domain or is_random(node) or subgraphs(node):
         return False
     return all(value is None or value.is_initializer() or value in known for value in node.inputs)
 
@@ -102,7 +103,7 @@ def _follows_from_sizes(node: ir.Node, known: set[ir.Value], by_data: set[ir.Val
 def _sized_by_data(node: ir.Node, known: set[ir.Value], by_data: set[ir.Value]) -> bool:
     if all(value in known for value in node.outputs):
         return False
-    if is_op(node, *_SIZED_BY_DATA) or any(True for _ in subgraphs(node)):
+    if is_op(node, *_SIZED_BY_DATA) or subgraphs(node):
         return True
     if node.domain:  # where not even the rank is known, a cut says so
         return any(value.shape is not None for value in node.outputs)
@@ -121,23 +122,12 @@ def _is_named(value: ir.Value, symbols: set[str]) -> bool:
     )
 
 
-def subgraphs(node: ir.Node) -> Iterator[ir.Graph]:
+def nested_graphs(node: ir.Node) -> Iterator[ir.Graph]:
     """Yield the graphs in a node's attributes, and those in their nodes."""
-    import onnx_ir as ir
-
-    for attribute in node.attributes.values():
-        if attribute.is_ref():
-            continue
-        if attribute.type == ir.AttributeType.GRAPH:
-            graphs = [attribute.as_graph()]
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            graphs = list(attribute.as_graphs())
-        else:
-            continue
-        for graph in graphs:
-            yield graph
-            for inner in graph:
-                yield from subgraphs(inner)
+    for graph in subgraphs(node):
+        yield graph
+        for inner in graph:
+            yield from nested_graphs(inner)
 
 
 def _made(graph: ir.Graph) -> Iterator[ir.Value]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from enginery.errors import GraphError
 from enginery.graph.base import axis_name
 from enginery.graph.infer import infer_shapes
-from enginery.graph.parts.dependence import reads, subgraphs
+from enginery.graph.parts.dependence import nested_graphs, reads
 from enginery.graph.passes.lift_constants import LiftConstants
 from enginery.graph.passes.remove_unused import RemoveUnused
 
@@ -114,7 +114,7 @@ def _unneeded(graph: ir.Graph) -> list[ir.Node]:
 def _remove(graph: ir.Graph, nodes: Sequence[ir.Node]) -> None:
     """Remove nodes; the nodes in their subgraphs let go of what they read, or it would still count as used."""
     for node in nodes:
-        for body in subgraphs(node):
+        for body in nested_graphs(node):
             for inner in body:
                 for at in range(len(inner.inputs)):
                     inner.replace_input_with(at, None)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from enginery.graph.base import subgraphs
 from enginery.graph.passes.base import is_op
 from enginery.graph.precision.convert import loss_of
 from enginery.graph.precision.shape_nodes import shape_nodes
@@ -50,7 +51,7 @@ class Types:
         self.version = model.opset_imports.get("", 1)
         self.nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
         self.holders = {
-            graph: node for node in self.nodes for graph in _subgraphs(node)
+            graph: node for node in self.nodes for graph in subgraphs(node)
         }  # the node that each subgraph belongs to
         self.of_node: dict[ir.Node, ir.DataType] = {}
         sizes = shape_nodes(self.nodes)
@@ -149,18 +150,6 @@ class Types:
             return False
         loss = loss_of(scale.const_value, dtype)
         return not (loss.clamped or loss.vanished or loss.subnormal)
-
-
-def _subgraphs(node: ir.Node) -> list[ir.Graph]:
-    import onnx_ir as ir
-
-    found: list[ir.Graph] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            found.append(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            found.extend(attribute.as_graphs())
-    return found
 
 
 def _is_constant(value: ir.Value) -> bool:
