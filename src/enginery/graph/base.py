@@ -406,19 +406,24 @@ def quantize(
     model: ir.Model,
     batches: Sequence[Mapping[str, Array]],
     *,
+    nodes: Iterable[str] | None = None,
     method: str = "minmax",
+    form: str = "symmetric",
     exclude: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
 ) -> ir.Model:
     """Return a graph whose convolutions and matrix products read INT8, by ranges seen on recorded inputs.
 
-    The nodes keep names and modules; QuantizeLinear and DequantizeLinear stand before them, signed and symmetric, with
-    a scale for each channel of a weight, as TensorRT takes them.
+    The nodes keep names and modules; QuantizeLinear and DequantizeLinear stand before them, with a signed and
+    symmetric scale for each channel of a weight.
 
     Args:
         model: float32, at opset 13 or later; not changed.
         batches: arrays of real inputs by name, a dict for each call.
+        nodes: names of the nodes that shall read INT8; None for all that can.
         method: how a range follows from the values: ``minmax``, ``entropy`` or ``percentile``.
+        form: of what is no weight: ``symmetric``, signed with zero point 0, as TensorRT takes it; or ``asymmetric``,
+            unsigned with a zero point, which is better on CPUs.
         exclude: names of nodes that stay as they are.
         say: told what was done.
 
@@ -429,7 +434,7 @@ def quantize(
     """
     from enginery.graph.precision.quantize import quantize as quantise
 
-    return quantise(model, batches, method=method, exclude=exclude, say=say)
+    return quantise(model, batches, nodes=nodes, method=method, form=form, exclude=exclude, say=say)
 
 
 def split_layer_norms(model: ir.Model) -> ir.Model:

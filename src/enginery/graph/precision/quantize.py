@@ -9,7 +9,7 @@ call; ``entropy`` and ``percentile`` hold every tensor of all calls in memory, s
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,10 +28,13 @@ if TYPE_CHECKING:
 
     Feeds = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
 
-__all__ = ["METHODS", "OPERATORS", "quantize"]
+__all__ = ["FORMS", "METHODS", "OPERATORS", "quantize"]
 
 METHODS = {"minmax": "MinMax", "entropy": "Entropy", "percentile": "Percentile"}
 """How a range is chosen from the values seen, by name: ONNX Runtime's own name for it."""
+
+FORMS = ("symmetric", "asymmetric")
+"""How what is no weight is quantised: signed with zero point 0, or unsigned with a zero point."""
 
 OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 """Whose inputs are quantised."""
@@ -44,19 +47,27 @@ def quantize(
     model: ir.Model,
     batches: Sequence[Feeds],
     *,
+    nodes: Iterable[str] | None = None,
     method: str = "minmax",
+    form: str = "symmetric",
     exclude: Sequence[str] = (),
     say: Callable[[str], None] | None = None,
 ) -> ir.Model:
     """Return a graph whose heavy operators read INT8; see `enginery.graph.base.quantize`."""
     if method not in METHODS:
         raise UnknownNameError.from_choices("method of calibration", method, METHODS)
-    _check_graph(model, exclude)
+    if form not in FORMS:
+        raise UnknownNameError.from_choices("form", form, FORMS)
+    wanted = None if nodes is None else list(nodes)
+    _check_graph(model, [*exclude, *(wanted or ())])
     _check_batches(model, batches)
     with tempfile.TemporaryDirectory(prefix="enginery-") as name:
         folder = Path(name)
         save_shared(model.clone(), folder / "float.onnx")
-        _run(folder / "float.onnx", folder / "int8.onnx", batches, method, exclude)
+        _run(
+            folder / "float.onnx", folder / "int8.onnx", batches, method=method, form=form, nodes=wanted,
+            exclude=exclude,
+        )  # fmt: skip
         result = load_model(folder / "int8.onnx")
         _read_in(result)
     _keep_names(model, result)
@@ -103,7 +114,16 @@ def _check_batches(model: ir.Model, batches: Sequence[Feeds]) -> None:
             raise DataError(f"the data for {name!r} is {low:g} everywhere", mend=mend)
 
 
-def _run(source: Path, target: Path, batches: Sequence[Feeds], method: str, exclude: Sequence[str]) -> None:
+def _run(
+    source: Path,
+    target: Path,
+    batches: Sequence[Feeds],
+    *,
+    method: str,
+    form: str,
+    nodes: Sequence[str] | None,
+    exclude: Sequence[str],
+) -> None:
     quantization = optional.require("onnxruntime.quantization", extra="", why=_WHY)
     signed = quantization.QuantType.QInt8
     try:
@@ -114,14 +134,15 @@ def _run(source: Path, target: Path, batches: Sequence[Feeds], method: str, excl
                 _reader(quantization, batches),
                 quant_format=quantization.QuantFormat.QDQ,
                 op_types_to_quantize=list(OPERATORS),
+                nodes_to_quantize=nodes,
                 nodes_to_exclude=list(exclude),
                 per_channel=True,
-                activation_type=signed,
+                activation_type=signed if form == "symmetric" else quantization.QuantType.QUInt8,
                 weight_type=signed,
                 calibrate_method=getattr(quantization.CalibrationMethod, METHODS[method]),
                 use_external_data_format=source.with_name(f"{source.name}.data").exists(),
                 extra_options={  # never CalibMaxIntermediateOutputs: what it clears has not been looked at
-                    "ActivationSymmetric": True,
+                    "ActivationSymmetric": form == "symmetric",
                     "WeightSymmetric": True,
                     "QuantizeBias": False,
                     "OpTypesToExcludeOutputQuantization": list(OPERATORS),
