@@ -67,7 +67,9 @@ def optimize(
     *,
     shapes: Mapping[str, Shape | str] | None = None,
     precision: str = "fp32",
-    max_error: float = 1e-3,
+    max_error: float | None = None,
+    min_cosine: float | None = None,
+    max_drop: Mapping[str, float] | None = None,
     output: str | Path | None = None,
     backends: Sequence[str] = (),
     objective: str = "latency",
@@ -88,7 +90,10 @@ def optimize(
         example_inputs: arrays or tensors for a module in memory: one, a tuple, or a dict by name.
         shapes: the profile of each input, as a `Shape` or a text such as ``"1..8..32x3x224x224"``.
         precision: one of `enginery.spec.PRECISIONS`, or ``best`` for all that the backends offer.
-        max_error: largest allowed error of an output against the source (relative L2 for floats).
+        max_error: largest allowed error of an output against the source (relative L2 for floats); 0.001 where no
+            bound is given.
+        min_cosine: smallest allowed cosine between an output and the source's.
+        max_drop: how far a metric of `enginery.spec.DROPS` may fall, such as ``{"top1": 0.005}``.
         output: path of the engine folder; by default the source's name with ``.engine``, in the current folder.
         backends: their names; all that are here where none is named.
         objective: ``latency`` (lowest median), ``throughput`` or ``size``.
@@ -134,7 +139,7 @@ def optimize(
         max_latency_ms=max_latency_ms,
         environments=dict(environments or {}),
         simplify=simplify,
-        verify=VerifySpec(max_error=max_error),
+        verify=VerifySpec.of(max_error, min_cosine=min_cosine, max_drop=max_drop),
         bench=BenchSpec(limit_s=limit_s),
     )
     progress = progress or Progress()

@@ -355,7 +355,7 @@ class VerifyRecord:
         reference: what it was compared with, such as ``torch module ResNet``.
         inputs: which inputs were used, such as ``random (normal, seed 0) at min, opt, max``.
         error: the worst `OutputRecord.error`; infinity where an output is NaN and the reference is not.
-        max_error: the bound it was held against.
+        max_error: the bound it was held against; infinity where only other bounds were given, which are checks.
         accuracy: share of rows whose top-1 class is the label given with the data.
         reference_accuracy: the same, of the reference.
         notes: what a user should know, such as an output that proves little.
@@ -372,6 +372,12 @@ class VerifyRecord:
     reference_accuracy: float | None = None
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+
+    @property
+    def cosine(self) -> float | None:
+        """The worst cosine of an output to the reference's; NaN where one has none, None where no output is floats."""
+        found = [output.cosine for output in self.outputs if output.cosine is not None]
+        return math.nan if any(map(math.isnan, found)) else min(found, default=None)
 
     @property
     def reason(self) -> str:

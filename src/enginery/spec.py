@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = [
+    "DROPS",
     "HERE",
     "OBJECTIVES",
     "PRECISIONS",
@@ -44,6 +45,10 @@ PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 
 OBJECTIVES = ("latency", "throughput", "size")
 """What `optimize` may minimise or, for throughput, maximise."""
+
+DROPS = ("top1", "agreement", "cosine")
+"""Metrics whose fall may be bounded: the share of labels that are right, the share of rows whose highest score stands
+where the reference's does (1 for the reference), the cosine to the reference (likewise 1)."""
 
 _MAX_SIZE = 2**31 - 1
 _SHAPE_HELP = "write it as NAME=DIMxDIMx..., each DIM as 3, 1..8, 1..8..32 or batch:1..8..32"
@@ -344,20 +349,53 @@ class VerifySpec:
 
     Args:
         max_error: the largest allowed error of any output: relative L2 for floats, the share of
-            elements that differ for every other type.
+            elements that differ for every other type; infinity where only the other bounds count.
         seed: of the random inputs.
         repeats: how often the same input is run, to see that the outputs agree.
         max_rows: how many rows of a batch are run alone, to see that they agree with the batch.
+        min_cosine: the smallest allowed cosine between an output and the reference's; None for no bound.
+        max_drop: how far a metric of `DROPS` may fall below the reference's, such as ``{"top1": 0.005}``.
     """
 
     max_error: float = 1e-3
     seed: int = 0
     repeats: int = 3
     max_rows: int = 8
+    min_cosine: float | None = None
+    max_drop: Mapping[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_error < math.inf:
+        if not self.max_error >= 0:
             raise UsageError(f"the largest error allowed is {self.max_error}", mend="give 0 or a number above it")
+        if self.min_cosine is not None and not -1 <= self.min_cosine <= 1:
+            raise UsageError(f"the smallest cosine allowed is {self.min_cosine}", mend="give a number from -1 to 1")
+        for metric, drop in self.max_drop.items():
+            if metric not in DROPS:
+                raise UnknownNameError.from_choices("metric", metric, DROPS)
+            if not 0 <= drop <= 1:
+                raise UsageError(f"the largest drop of {metric} allowed is {drop}", mend="give a share from 0 to 1")
+        if self.max_error == math.inf and self.min_cosine is None and not self.max_drop:
+            mend = "give a largest error, a smallest cosine, or the largest drop of a metric"
+            raise UsageError("no bound on the outputs is given", mend=mend)
+
+    @classmethod
+    def of(
+        cls,
+        max_error: float | None = None,
+        *,
+        min_cosine: float | None = None,
+        max_drop: Mapping[str, float] | None = None,
+        seed: int = 0,
+    ) -> VerifySpec:
+        """Make one of the bounds that were given: the largest error has its default only where no other bound is.
+
+        Example:
+            >>> VerifySpec.of().max_error, VerifySpec.of(min_cosine=0.98).max_error
+            (0.001, inf)
+        """
+        others = min_cosine is not None or bool(max_drop)
+        bound = max_error if max_error is not None else math.inf if others else cls.max_error
+        return cls(max_error=bound, seed=seed, min_cosine=min_cosine, max_drop=dict(max_drop or {}))
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ __all__ = ["command"]
 @options.source_options
 @options.precisions
 @options.max_error
+@options.min_cosine
+@options.max_drop
 @options.objective
 @options.max_latency
 @options.backends
@@ -67,8 +69,16 @@ def command(
     emit(result.record, text, as_json=as_json)
 
 
-def _spec(*, max_error: float, seed: int, limit_s: float, **asked: Any) -> OptimizeSpec:
-    verify = VerifySpec(max_error=max_error, seed=seed)
+def _spec(
+    *,
+    max_error: float | None,
+    min_cosine: float | None,
+    max_drop: dict[str, float],
+    seed: int,
+    limit_s: float,
+    **asked: Any,
+) -> OptimizeSpec:
+    verify = VerifySpec.of(max_error, min_cosine=min_cosine, max_drop=max_drop, seed=seed)
     if not asked["environments"]:  # another environment may have backends that this one has not
         for name in asked["backends"]:
             options.check_backend(name)

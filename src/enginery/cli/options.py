@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import rich_click as click
 
 from enginery.errors import UnknownNameError, UsageError
-from enginery.spec import OBJECTIVES, PRECISIONS, Option, check_precision, parse_examples, parse_shapes
+from enginery.spec import DROPS, OBJECTIVES, PRECISIONS, Option, check_precision, parse_examples, parse_shapes
 
 if TYPE_CHECKING:
     from enginery.inputs.base import Range
@@ -29,13 +29,16 @@ __all__ = [
     "example",
     "in_process",
     "make_dynamic",
+    "max_drop",
     "max_error",
     "max_latency",
+    "min_cosine",
     "no_simplify",
     "objective",
     "option",
     "output",
     "output_name",
+    "parse_drops",
     "parse_environments",
     "parse_options",
     "precision",
@@ -113,6 +116,27 @@ def parse_environments(texts: Iterable[str]) -> dict[str, str]:
         {'old': '/opt/old/bin/python'}
     """
     return dict(_pairs(texts, "environment", "NAME=/path/to/python"))
+
+
+def parse_drops(texts: Iterable[str]) -> dict[str, float]:
+    """Read ``METRIC=SHARE`` texts.
+
+    Raises:
+        UsageError: a text has no name or no number.
+
+    Example:
+        >>> parse_drops(["top1=0.005"])
+        {'top1': 0.005}
+    """
+    pairs = _pairs(texts, "largest drop", "METRIC=SHARE, such as top1=0.005")
+    return {name: _share(name, text) for name, text in pairs}
+
+
+def _share(name: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise UsageError(f"the largest drop of {name} is {text!r}", mend="give a share from 0 to 1") from error
 
 
 def _pairs(texts: Iterable[str], kind: str, form: str) -> Iterable[tuple[str, str]]:
@@ -218,8 +242,17 @@ precisions = click.option(
     help=f"What to compute in: {', '.join(PRECISIONS)}, or best to try all that the backends offer.",
 )  # fmt: skip
 max_error = click.option(
-    "--max-error", type=Number(min=0), default=1e-3, show_default=True, metavar="NUMBER",
-    help="Largest error of any output: relative L2 for floats, else the share that differs.",
+    "--max-error", type=Number(min=0), metavar="NUMBER",
+    help="Largest error of any output: relative L2 for floats, else the share that differs. Default: 0.001, or none "
+    "where another bound is given.",
+)  # fmt: skip
+min_cosine = click.option(
+    "--min-cosine", type=Number(min=-1, max=1), metavar="NUMBER",
+    help="Smallest cosine between any output and the reference's.",
+)  # fmt: skip
+max_drop = click.option(
+    "--max-drop", multiple=True, metavar="METRIC=SHARE", callback=_read(parse_drops),
+    help=f"How far a metric may fall below the reference's, such as top1=0.005: {', '.join(DROPS)}.",
 )  # fmt: skip
 objective = click.option(
     "--objective", default="latency", show_default=True, metavar="NAME",

@@ -18,6 +18,8 @@ __all__ = ["command"]
 @click.argument("engine")
 @click.argument("source")
 @options.max_error
+@options.min_cosine
+@options.max_drop
 @options.data
 @options.ranges
 @options.source_options
@@ -27,7 +29,9 @@ def command(
     engine: str,
     source: str,
     *,
-    max_error: float,
+    max_error: float | None,
+    min_cosine: float | None,
+    max_drop: dict[str, float],
     data: str | None,
     ranges: dict[str, Any],
     seed: int,
@@ -40,7 +44,7 @@ def command(
 
     Example: enginery verify model.engine model.onnx --max-error 0.001
     """
-    spec = VerifySpec(max_error=max_error, seed=seed)
+    spec = VerifySpec.of(max_error, min_cosine=min_cosine, max_drop=max_drop, seed=seed)
     from enginery import steps
     from enginery.cli.output import emit, working
     from enginery.reports.text import verify_text

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from enginery.records import BenchRecord, CandidateRecord, MachineRecord, OptimizeRecord
+from enginery.records import BenchRecord, CandidateRecord, MachineRecord, OptimizeRecord, VerifyRecord
 from enginery.reports import figures
 from enginery.reports.layout import PLAIN, Column, Style, facts, footnotes, join, paragraph, table
 from enginery.spec import HERE
@@ -13,6 +14,7 @@ from enginery.spec import HERE
 __all__ = ["machine_line", "next_steps_text", "optimize_text", "speed_up"]
 
 _PLAIN_BACKEND = "onnxruntime"
+_BOUNDS = ("cosine at least", "drop of")
 
 
 def optimize_text(record: OptimizeRecord, style: Style = PLAIN) -> str:
@@ -150,7 +152,7 @@ def _facts(record: OptimizeRecord, compared: _Compared) -> list[tuple[str, str]]
     accuracy = verified.reference_accuracy if verified else None
     reference = f"{verified.reference}, on {verified.inputs}" if verified else ""
     return [
-        ("error", f"against {reference}; at most {figures.error(verified.max_error)}" if verified else ""),
+        ("error", f"against {reference}; {_bounds(verified)}" if verified else ""),
         ("accuracy", f"of the reference: {figures.percent(accuracy)}" if accuracy is not None else ""),
         ("timed", _timed(timed) if timed else ""),
         ("baselines", _baselines(compared)),
@@ -160,6 +162,12 @@ def _facts(record: OptimizeRecord, compared: _Compared) -> list[tuple[str, str]]
         ("unstable", _unstable(record.candidates)),
         *(("note", note) for note in dict.fromkeys((*record.notes, *_notes(record.candidates)))),
     ]
+
+
+def _bounds(verified: VerifyRecord) -> str:
+    """Say which bounds the outputs were held against."""
+    said = [] if verified.max_error == math.inf else [f"at most {figures.error(verified.max_error)}"]
+    return ", ".join([*said, *(check.name for check in verified.checks if check.name.startswith(_BOUNDS))])
 
 
 def _versions(rows: Sequence[CandidateRecord]) -> str:

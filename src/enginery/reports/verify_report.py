@@ -136,5 +136,6 @@ def _facts(record: VerifyRecord, style: Style) -> str:
 
 def _verdict(record: VerifyRecord, style: Style) -> str:
     if record.passed:
-        return f"passed: error {figures.error(record.error)}, at most {figures.error(record.max_error)}"
+        bound = "" if record.max_error == math.inf else f", at most {figures.error(record.max_error)}"
+        return f"passed: error {figures.error(record.error)}{bound}"
     return paragraph(f"FAILED: {record.reason}", style, indent="  ", first="")

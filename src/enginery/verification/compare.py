@@ -14,6 +14,7 @@ from enginery.inputs.base import Case
 from enginery.records import CheckRecord, OutputRecord, VerifyRecord
 from enginery.spec import VerifySpec
 from enginery.verification.accuracy import Accuracy
+from enginery.verification.bounds import check_bounds
 from enginery.verification.consistency import check_data, check_repeat, check_shapes, first_line, listed
 from enginery.verification.constant import constant_outputs
 from enginery.verification.metrics import measure_all
@@ -45,6 +46,7 @@ def compare(
     - ``repeat``: the same input gives the same outputs again
     - ``rows``: a row of a batch gives the same outputs alone
     - ``labels``: only where there are labels and no output that they could be held against
+    - ``cosine``, ``drop of ...``: only where such a bound was given
 
     An output that is the same everywhere is noted: an engine that computes nothing might agree with it.
 
@@ -78,6 +80,7 @@ def compare(
     if ran.accuracy.unscored:
         detail = f"no float output of shape (rows, classes) to hold {ran.accuracy.unscored} labels against"
         checks.append(CheckRecord("labels", None, detail))
+    checks += check_bounds(ran.records, ran.accuracy, spec)
     error = max((record.error for record in ran.records), default=math.inf)
     return VerifyRecord(
         reference=reference,
