@@ -68,7 +68,9 @@ class Judged:
 BOUNDS: tuple[Bound, ...] = (
     Bound("ResNet-50 b1, numpy to numpy: by the hand-written loop", ("latency", "by_hand_written"), most=1.05),
     Bound("ResNet-50 b1, numpy to numpy: Polygraphy by it", ("latency", "polygraphy_by_ours"), least=2.2),
-    Bound("arrays of the device: µs over the graph alone", ("latency", "device_added_us"), most=15),
+    Bound("tensors of PyTorch on the device: µs over the graph", ("device", "torch", "added_us"), most=15),
+    Bound("arrays of CuPy on the device: µs over the graph", ("device", "cupy", "added_us"), most=15),
+    Bound("CUDA array interface: µs over the graph", ("device", "interface", "added_us"), most=15),
     Bound("pipeline, page-locked float32: of the slower part", ("pipeline", "locked_float32", "share"), least=0.95),
     Bound("pipeline, page-locked uint8: of the slower part", ("pipeline", "locked_uint8", "share"), least=0.95),
     Bound("pipeline, pageable uint8: of the slower part", ("pipeline", "pageable_uint8", "share"), least=0.95),

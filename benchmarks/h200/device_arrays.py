@@ -54,31 +54,46 @@ class OnDevice:
     fetch: Callable[[Mapping[str, Any]], dict[str, Array]]
 
 
-def on_device(feeds: Mapping[str, Array], outputs: Mapping[str, Array]) -> OnDevice:
+def on_device(kind: str, feeds: Mapping[str, Array], outputs: Mapping[str, Array]) -> OnDevice:
     """Put inputs on the device; `outputs` are like those to expect.
 
     Where there is no device, as in a trial, the arrays stay as they are.
+
+    Args:
+        kind: ``torch``, ``cupy``, or ``interface`` for arrays that speak the CUDA array interface and nothing else.
+        feeds: the inputs on the host.
+        outputs: arrays of the host like the outputs to expect.
     """
-    if (torch := _torch()) is not None:
-        given = {name: torch.from_numpy(array).cuda() for name, array in feeds.items()}
-        wait = torch.cuda.current_stream().synchronize
-        return OnDevice(given, None, "torch", wait, lambda found: {name: x.cpu().numpy() for name, x in found.items()})
     if not _devices():
         return OnDevice(dict(feeds), None, "numpy, for there is no device", lambda: None, dict)
+    return {"torch": _of_torch, "cupy": _of_cupy, "interface": _of_interface}[kind](feeds, outputs)
+
+
+def _of_torch(feeds: Mapping[str, Array], _: Mapping[str, Array]) -> OnDevice:
+    import torch  # noqa: PLC0415 - only where it is asked for
+
+    given = {name: torch.from_numpy(array).cuda() for name, array in feeds.items()}
+    wait = torch.cuda.current_stream().synchronize
+    kind = f"PyTorch {torch.__version__}"
+    return OnDevice(given, None, kind, wait, lambda found: {name: each.cpu().numpy() for name, each in found.items()})
+
+
+def _of_cupy(feeds: Mapping[str, Array], _: Mapping[str, Array]) -> OnDevice:
+    import cupy  # noqa: PLC0415 - only where it is asked for
+
+    given = {name: cupy.asarray(array) for name, array in feeds.items()}
+    wait = cupy.cuda.get_current_stream().synchronize
+    kind = f"CuPy {cupy.__version__}"
+    return OnDevice(given, None, kind, wait, lambda found: {name: cupy.asnumpy(each) for name, each in found.items()})
+
+
+def _of_interface(feeds: Mapping[str, Array], outputs: Mapping[str, Array]) -> OnDevice:
     room = {name: DeviceArray(np.zeros_like(array)) for name, array in outputs.items()}
     # These name no stream, so the work is done when a call returns: there is nothing to wait for.
     return OnDevice(
         {name: DeviceArray(array) for name, array in feeds.items()}, room, "CUDA array interface",
         lambda: None, lambda _: {name: array.fetch() for name, array in room.items()},
     )  # fmt: skip
-
-
-def _torch() -> Any:
-    try:
-        import torch  # noqa: PLC0415 - may be missing, or without its device
-    except ImportError:
-        return None
-    return torch if torch.cuda.is_available() else None
 
 
 def _devices() -> int:

@@ -119,7 +119,8 @@ def _run(asked: argparse.Namespace, begin: float) -> Run:
         work=work, store=Store(*folders), python=asked.python310 or sys.executable, torch_python=sys.executable,
         backend="onnxruntime" if trial else "tensorrt", models=models,
         convolutional=tuple(name for name in models if name in CONVOLUTIONAL),
-        batches=(1, 3, 8) if trial else BATCHES, tiny=trial, jobs=asked.jobs, deadline=begin + asked.budget,
+        batches=(1, 3, 8) if trial else BATCHES, tiny=trial, jobs=asked.jobs, gpus=asked.gpus,
+        arrays=dict(pair.split("=", 1) for pair in asked.arrays), deadline=begin + asked.budget,
         build_until=begin + asked.build_until, build_end=begin + asked.build_end,
     )  # fmt: skip
 
@@ -166,7 +167,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--build-end", type=float, default=2000, help="seconds after which every build is ended")
     parser.add_argument("--commit", default="unknown", help="of the sources that are run, for the results")
     parser.add_argument(
-        "--jobs", type=int, default=4, help="engines built at once: they time their kernels on one GPU, in turns"
+        "--jobs", type=int, default=4, help="engines built at once on the first GPU: they time their kernels in turns"
     )
+    parser.add_argument("--gpus", type=int, default=1, help="builds are spread over them; the first is timed on")
+    parser.add_argument(
+        "--arrays", action="append", default=[], metavar="NAME=VALUE",
+        help="a variable with which the interpreter that has TensorRT finds PyTorch, for arrays of the device",
+    )  # fmt: skip
     parser.add_argument("--dry-run-here", action="store_true", help="try the script: tiny models on ONNX Runtime")
     return parser

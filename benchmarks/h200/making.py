@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from benchmarks.h200.jobs import TIMED
-from benchmarks.h200.plan import TORCH, Run
+from benchmarks.h200.plan import TORCH, Run, on_gpu
 from benchmarks.h200.sides import Side
 
 __all__ = ["describe", "export", "prepare_baselines"]
@@ -30,11 +30,12 @@ def export(run: Run) -> None:
     Each tells in a file when it is done, so that another run may build meanwhile.
     """
     missing = [model for model in run.models if "failed" in (run.told(model, "cases") or {"failed": "not begun"})]
-    run.in_parallel(len(missing), {model: partial(_export_one, run, model) for model in missing})
+    gpus = {model: number % run.gpus for number, model in enumerate(missing)}
+    run.in_parallel(len(missing), {model: partial(_export_one, run, model, gpu) for model, gpu in gpus.items()})
 
 
-def _export_one(run: Run, model: str) -> None:
-    with run.side(f"export-{model}", TORCH, **_THREADS) as side:
+def _export_one(run: Run, model: str, gpu: int) -> None:
+    with run.side(f"export-{model}", TORCH, **_THREADS, **on_gpu(gpu)) as side:
         asked: dict[str, Any] = {"model": model, "tiny": run.tiny}
         if not run.put("models", model, lambda: _graph(run, side, model, asked)):
             failed = run.store.found["models"][f"{model} failed"]
@@ -63,7 +64,7 @@ def prepare_baselines(run: Run, kinds: tuple[str, ...] = ("eager", "compiled")) 
     missing = {label: asked for label, asked in wanted.items() if label not in run.torch}
     for label in missing:
         log = run.work / "logs" / f"baseline-{label.replace(' ', '-')}.log"
-        run.torch[label] = Side(run.torch_python, TORCH, log, _THREADS, run.left)
+        run.torch[label] = Side(run.torch_python, TORCH, log, {**_THREADS, **on_gpu(0)}, run.left)
     run.in_parallel(len(missing), {label: partial(_prepare_one, run, *asked) for label, asked in missing.items()})
 
 

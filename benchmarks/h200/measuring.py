@@ -19,9 +19,13 @@ _ROUNDS = 9
 def latency(run: Run) -> None:
     """ResNet-50 of batch 1, from numpy and from the device."""
     asked = _at(run, 1, rounds=_ROUNDS, seconds=0.25 if run.real else 0.02)
-    for what, key in (("latency", "numpy"), ("device_latency", "device")):
-        if run.put("latency", key, partial(run.ask_kept, what, limit_s=60, **asked)):
-            run.store.put("latency", **run.store.found["latency"].pop(key))
+    if run.put("latency", "numpy", partial(run.ask_kept, "latency", limit_s=60, **asked)):
+        run.store.put("latency", **run.store.found["latency"].pop("numpy"))
+    for kind in ("torch", "cupy", "interface"):
+        work = partial(
+            run.ask, f"device-{kind}", "device_latency", limit_s=90, variables=run.arrays, kind=kind, **asked
+        )
+        run.put("device", kind, work)
 
 
 def pipeline(run: Run) -> None:

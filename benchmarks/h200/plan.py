@@ -16,9 +16,10 @@ from benchmarks.h200.jobs import Job, engine_names
 from benchmarks.h200.sides import Side, SideError
 from benchmarks.h200.store import Store
 
-__all__ = ["ENGINES", "TORCH", "Run", "Stage"]
+__all__ = ["ENGINES", "TORCH", "Run", "Stage", "on_gpu"]
 
 ENGINES, TORCH = "benchmarks.h200.engine_side", "benchmarks.h200.torch_side"
+_NONE: Mapping[str, str] = {}
 
 
 @dataclass
@@ -34,7 +35,10 @@ class Run:
         models, convolutional: names of the models, and of those that are made of convolutions.
         batches: that are verified; the last is the largest.
         tiny: whether the models are tiny ones, for a trial.
-        jobs: how many engines are built at once.
+        jobs: how many engines whose speed is not asked are built at once, on the first GPU.
+        gpus: of the machine; builds are spread over them, and whatever is timed runs on the first.
+        arrays: variables of the environment in which the engines' interpreter finds PyTorch or CuPy, for arrays of
+            the device; empty where it has none.
         deadline: of `time.monotonic`; whatever still runs then is ended.
         build_until, build_end: likewise; no build is begun after the one, and none runs on after the other.
     """
@@ -49,6 +53,8 @@ class Run:
     batches: tuple[int, ...]
     tiny: bool
     jobs: int
+    gpus: int
+    arrays: Mapping[str, str]
     deadline: float
     build_until: float
     build_end: float
@@ -130,6 +136,8 @@ class Run:
     def side(self, label: str, module: str = ENGINES, **variables: str) -> Iterator[Side]:
         """Start a side for a few requests; its log is named by the label."""
         python = self.python if module == ENGINES else self.torch_python
+        if self.building:  # the first GPU is for the baselines and the many small builds
+            variables = {**on_gpu(self.gpus - 1), **variables}
         with Side(python, module, self.work / "logs" / f"{label}.log", variables, self.left) as side:
             yield side
 
@@ -137,9 +145,11 @@ class Run:
         """Return the seconds until what runs now is ended."""
         return (self.build_end if self.building else self.deadline) - time.monotonic()
 
-    def ask(self, label: str, what: str, *, limit_s: float = 300.0, **arguments: Any) -> Any:
+    def ask(
+        self, label: str, what: str, *, limit_s: float = 300.0, variables: Mapping[str, str] = _NONE, **arguments: Any
+    ) -> Any:
         """Ask a new engines' side for one thing."""
-        with self.side(label) as side:
+        with self.side(label, **variables) as side:
             return side.ask(what, limit_s=limit_s, **arguments)
 
     def ask_kept(self, what: str, *, limit_s: float, **arguments: Any) -> Any:
@@ -197,6 +207,16 @@ class Run:
         if self.kept is not None:
             self.kept.close(wait_s=1.0)
             self.kept = None
+
+
+def on_gpu(number: int) -> dict[str, str]:
+    """Return the variables of an environment that has one GPU.
+
+    Example:
+        >>> on_gpu(2)
+        {'CUDA_VISIBLE_DEVICES': '2'}
+    """
+    return {"CUDA_VISIBLE_DEVICES": str(number)}
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.h200.jobs import Job
-from benchmarks.h200.plan import Run
+from benchmarks.h200.plan import Run, on_gpu
 from benchmarks.h200.sides import ROOT, SideError
 
 __all__ = ["cache", "dynamic_outputs", "environments", "errors", "killed", "partition"]
@@ -40,6 +40,8 @@ def partition(run: Run) -> None:
 
 def cache(run: Run) -> None:
     """Build twice with one timing cache, then with one that says it is another GPU's or version's."""
+    if "second_by_first" in run.store.found.get("cache", {}):
+        return
     path = run.work / "own-timings" / "own.cache"
     shutil.rmtree(path.parent, ignore_errors=True)
     path.parent.mkdir(parents=True)
@@ -56,9 +58,9 @@ def cache(run: Run) -> None:
 
 def _cached_build(run: Run, path: Path, key: str, *, small: bool = False) -> dict[str, Any]:
     job = Job("resnet50", "fp16", "1")
-    options = {"timing_cache": str(path), "optimization_level": 2} if run.real else {}
+    options = {"timing_cache": str(path)} if run.real else {}
     found: dict[str, Any] = run.ask(
-        f"cache-{key}", "build", limit_s=120,
+        f"cache-{key}", "build", limit_s=200,
         graph=run.work / "plain" / "plain.onnx" if small else run.graph("resnet50"),
         output=run.work / "engines" / f"cache-{key}.engine", backend=run.backend, precision=run.precision(job),
         shapes={"x": "1..4..8x64"} if small else run.shapes(job), options=options,
@@ -170,7 +172,7 @@ def _mishap(run: Run, name: str, detail: str, variables: dict[str, str]) -> dict
 
 def environments(run: Run) -> None:
     """`optimize` with TensorRT in its own interpreter beside ONNX Runtime and PyTorch in this one."""
-    if run.python == run.torch_python or run.left() <= 0:
+    if run.python == run.torch_python or run.left() <= 0 or "optimize" in run.store.found.get("environments", {}):
         return
 
     def optimise() -> dict[str, Any]:
@@ -194,6 +196,8 @@ def environments(run: Run) -> None:
 def wrapper(run: Run) -> str:
     """Return an interpreter that finds this Enginery: an environment has its packages, and no variables of ours."""
     path = run.work / "trt8-python"
-    path.write_text(f'#!/bin/sh\nexport PYTHONPATH={ROOT / "src"}\nexec {run.python} "$@"\n', encoding="utf-8")
+    last = on_gpu(run.gpus - 1) if run.building else {}
+    lines = [f"export PYTHONPATH={ROOT / 'src'}", *(f"export {name}={value}" for name, value in last.items())]
+    path.write_text("\n".join(["#!/bin/sh", *lines, f'exec {run.python} "$@"', ""]), encoding="utf-8")
     path.chmod(0o755)
     return str(path)

@@ -78,14 +78,14 @@ def _check_alike(session: Session, *found: Mapping[str, Array]) -> None:
             raise RuntimeError(f"the loops disagree by {error:.2e}, so their times say nothing")
 
 
-def device_latency(state: State, *, engine: str, case: str, rounds: int, seconds: float) -> dict[str, Any]:
+def device_latency(state: State, *, engine: str, case: str, rounds: int, seconds: float, kind: str) -> dict[str, Any]:
     """Arrays of the device in and out, beside the replay of the engine's graph; both wait for the result."""
     del state
     feeds = feeds_at(case)
     loop = open_loop(engine, feeds)
     with enginery.load(engine) as session:
         right = session.run(feeds)
-        here = on_device(feeds, right)
+        here = on_device(kind, feeds, right)
 
         def ours() -> Any:
             outputs = session.run(here.inputs, here.outputs)
@@ -97,8 +97,8 @@ def device_latency(state: State, *, engine: str, case: str, rounds: int, seconds
         turns = take_turns({"ours": ours, "replay": bare}, rounds=rounds, seconds=seconds)
     added = [(a - b) * 1e3 for a, b in zip(turns["ours"], turns["replay"], strict=True)]
     return {
-        "device_turns_ms": turns, "device_median_ms": summary_ms(turns), "device_arrays": here.kind,
-        "device_added_us": statistics.median(added),
+        "turns_ms": turns, "median_ms": summary_ms(turns), "arrays": here.kind,
+        "added_us": statistics.median(added),
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.h200 import making, proving
 from benchmarks.h200.jobs import ERRORS, Job, list_jobs
-from benchmarks.h200.plan import ENGINES, Run
+from benchmarks.h200.plan import ENGINES, Run, on_gpu
 from benchmarks.h200.sides import Side
 
 __all__ = ["build", "verify"]
@@ -32,13 +32,18 @@ class _Yard:
         self._left = [job for job in jobs if not run.is_built(job)]
         self._lock = threading.Lock()
 
-    def take(self) -> Job | None:
-        """Return a job whose graph is there, waiting for one; None when there is none, or no build may begin."""
+    def take(self, *, timed: bool) -> Job | None:
+        """Return a job whose graph is there, waiting for one; None when there is none, or no build may begin.
+
+        Args:
+            timed: whether jobs whose speed is asked may be taken, for which a GPU must not be shared.
+        """
         while time.monotonic() < self._run.build_until:
             with self._lock:
-                if not self._left:
+                left = [job for job in self._left if timed or job.level >= 0]
+                if not left:
                     return None
-                for job in self._left:
+                for job in left:
                     if self._is_ready(job):
                         self._left.remove(job)
                         return job
@@ -56,14 +61,21 @@ class _Yard:
 
 
 def build(run: Run) -> None:
-    """Build what there is time for; what proves something without being timed, and baselines, go on beside."""
+    """Build what there is time for; what proves something without being timed, and baselines, go on beside.
+
+    With one GPU all share it. With more, the first is for the baselines and for what is not timed, and the last is for
+    what proves something, which includes builds that are compared with one another; then it builds too.
+    """
     yard = _Yard(run)
     (run.work / "timings").mkdir(parents=True, exist_ok=True)
     run.building = True
+    alone = run.gpus == 1
     try:
-        with ThreadPoolExecutor(max_workers=run.jobs + 2) as pool:
-            futures = [pool.submit(_work, run, yard, number) for number in range(run.jobs)]
-            futures += [pool.submit(_prove, run), pool.submit(making.prepare_baselines, run)]
+        with ThreadPoolExecutor(max_workers=run.jobs + run.gpus + 1) as pool:
+            futures = [pool.submit(_work, run, yard, f"0-{number}", 0, timed=alone) for number in range(run.jobs)]
+            futures += [pool.submit(_work, run, yard, str(gpu), gpu, timed=True) for gpu in range(1, run.gpus - 1)]
+            futures += [pool.submit(_prove_alone if alone else _prove_all, run, yard)]
+            futures += [pool.submit(making.prepare_baselines, run)]
             for future in futures:
                 future.result()
     finally:
@@ -73,11 +85,21 @@ def build(run: Run) -> None:
         run.store.put("references", **{model: run.told(model, "cases") for model in run.models})
 
 
-def _prove(run: Run) -> None:
+def _prove_alone(run: Run, _: _Yard) -> None:
     small = {work.__name__: partial(work, run) for work in (
         proving.errors, proving.dynamic_outputs, proving.partition, _kill_one, making.describe,
     )}  # fmt: skip
     run.in_parallel(2, small)
+
+
+def _prove_all(run: Run, yard: _Yard) -> None:
+    """Prove everything on a GPU that nothing else uses, the builds that are compared with nothing beside them."""
+    _prove_alone(run, yard)
+    proving.cache(run)
+    with ThreadPoolExecutor(max_workers=1) as pool:
+        optimised = pool.submit(proving.environments, run)
+        _work(run, yard, str(run.gpus - 1), run.gpus - 1, timed=True)
+        optimised.result()
 
 
 def _kill_one(run: Run) -> None:
@@ -88,15 +110,15 @@ def _kill_one(run: Run) -> None:
         proving.killed(run)
 
 
-def _work(run: Run, yard: _Yard, number: int) -> None:
+def _work(run: Run, yard: _Yard, label: str, gpu: int, *, timed: bool) -> None:
     """Build one engine after another in one process; after a failure in another one."""
-    cache = run.work / "cache" / str(number)
+    cache = run.work / "cache" / label
     side: Side | None = None
     try:
-        while (job := yard.take()) is not None:
-            log = run.work / "logs" / f"yard-{number}.log"
+        while (job := yard.take(timed=timed)) is not None:
+            log = run.work / "logs" / f"yard-{label}.log"
             if side is None:
-                side = Side(run.python, ENGINES, log, {"ENGINERY_CACHE": str(cache)}, run.left)
+                side = Side(run.python, ENGINES, log, {"ENGINERY_CACHE": str(cache), **on_gpu(gpu)}, run.left)
             begin = time.time()
             went_well = _build_one(run, side, job)
             _keep_log(cache / "logs", run.work / "logs" / f"build-{job.name}.log", begin)
@@ -127,7 +149,7 @@ def _built(run: Run, side: Side, job: Job) -> dict[str, Any]:
         found["quantised_s"] = side.ask(
             "quantise", limit_s=120, graph=run.graph(job.model), output=graph, cases=middle, name=name
         )["seconds"]
-    options: dict[str, Any] = {"timing_cache": str(run.work / "timings" / "shared.cache")} if run.real else {}
+    options: dict[str, Any] = {"timing_cache": "off"} if run.real else {}
     if job.level >= 0 and run.real:
         options["optimization_level"] = job.level
     found |= side.ask(

@@ -231,6 +231,19 @@ def test_variants_follow_the_graph():
     assert {"threads": 8} in onnxruntime.variants(graph(MatMul=3), replace(machine, cores=16))
 
 
+def test_cuda_is_tried_where_there_is_a_gpu_and_the_package_for_it(monkeypatch):
+    """The package alone does not do, nor does the GPU."""
+    from dataclasses import replace
+
+    machine = replace(describe_machine(), cores=1, gpus=("NVIDIA L4, 23034 MiB, compute capability 8.9",))
+    cuda = {"provider": "cuda"}
+    monkeypatch.setattr(onnxruntime.optional, "version", lambda name: None)
+    assert cuda not in onnxruntime.variants(graph(MatMul=3), machine)
+    monkeypatch.setattr(onnxruntime.optional, "version", {"onnxruntime-gpu": "1.31.1"}.get)
+    assert cuda in onnxruntime.variants(graph(MatMul=3), machine)
+    assert cuda not in onnxruntime.variants(graph(MatMul=3), replace(machine, gpus=()))
+
+
 def test_probing_imports_nothing_heavy():
     """Asking whether a library is here does not load it."""
     code = (

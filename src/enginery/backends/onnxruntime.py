@@ -47,6 +47,7 @@ __all__ = [
 
 _ARTEFACT = "model.onnx"
 _CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
 _PRECISIONS = frozenset({"fp32"})
 _LEVELS = {"none": "DISABLE_ALL", "basic": "ENABLE_BASIC", "extended": "ENABLE_EXTENDED", "layout": "ENABLE_LAYOUT",
            "all": "ENABLE_ALL"}  # fmt: skip
@@ -88,6 +89,7 @@ def variants(graph: GraphRecord, machine: MachineRecord) -> tuple[dict[str, Opti
     - half the processors, from eight on: two threads of one core share its arithmetic units;
     - ``extended``: without the blocked layout, whose reorders cost more than they save in thin convolutions;
     - ``parallel``: where branches join (Concat) and the graph is big, branches may run side by side.
+    - ``cuda``: where there is a GPU, and this ONNX Runtime is the one made for it.
     """
     found: list[dict[str, Option]] = [{}]
     if machine.cores > 1:
@@ -98,6 +100,8 @@ def variants(graph: GraphRecord, machine: MachineRecord) -> tuple[dict[str, Opti
         found.append({"optimization": "extended"})
     if machine.cores > 1 and graph.operators.get("Concat", 0) > 1 and (graph.flops or 0) > _BIG_GRAPH_FLOPS:
         found.append({"execution_mode": "parallel"})
+    if machine.gpus and optional.version("onnxruntime-gpu"):
+        found.append({"provider": "cuda"})
     return tuple(found)
 
 
@@ -218,7 +222,7 @@ def _open_session(
         asked.optimized_model_filepath = str(optimised)
     if not pack:
         asked.add_session_config_entry("session.disable_prepacking", "1")
-    providers = [provider] if provider == _CPU else [provider, _CPU]
+    providers = [provider] if provider == _CPU else [_provider_options(ort, provider), _CPU]
     session = ort.InferenceSession(str(path), asked, providers=providers, enable_fallback=0)
     if (found := session.get_providers()[0]) != provider:
         raise ProviderError(
@@ -226,6 +230,15 @@ def _open_session(
             mend="ONNX Runtime could not load the provider's libraries: check its driver and CUDA versions",
         )
     return session
+
+
+def _provider_options(ort: ModuleType, provider: str) -> tuple[str, dict[str, str]]:
+    """Return how a provider is asked for: CUDA with its libraries from pip, and without TF32, which fp32 is not."""
+    if provider != _CUDA:
+        return provider, {}
+    if hasattr(ort, "preload_dlls"):  # from 1.21 on
+        ort.preload_dlls(directory="")
+    return provider, {"use_tf32": "0"}
 
 
 def _session_options(ort: ModuleType, options: Mapping[str, Option], severity: int) -> Any:
