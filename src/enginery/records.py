@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from enginery.spec import Option, Shape
+from enginery.spec import Option, PrecisionPlan, Shape
 
 __all__ = [
     "SCHEMA",
@@ -18,6 +18,8 @@ __all__ = [
     "BuildRecord",
     "CandidateRecord",
     "CheckRecord",
+    "CutRecord",
+    "DivergenceRecord",
     "DoctorRecord",
     "DoctorRow",
     "DryRunRecord",
@@ -29,6 +31,7 @@ __all__ = [
     "LoadRecord",
     "MachineRecord",
     "ManifestRecord",
+    "NodeRecord",
     "OptimizeRecord",
     "OutputRecord",
     "PartRecord",
@@ -36,6 +39,7 @@ __all__ = [
     "ProfileRecord",
     "QueryRecord",
     "SimplifyRecord",
+    "SmallestRecord",
     "TargetRecord",
     "TensorInfo",
     "TrtexecRecord",
@@ -285,6 +289,7 @@ class BuildRecord:
         peak_memory_bytes: of the process that built it, its whole life; None where it is unknown.
         notes: what a user should know, such as an option the backend changed.
         parts: what runs where, in order, where two backends share the graph.
+        planned: how many nodes of the graph ``precision.json`` gives each precision.
     """
 
     backend: str
@@ -297,6 +302,7 @@ class BuildRecord:
     peak_memory_bytes: int | None = None
     notes: tuple[str, ...] = ()
     parts: tuple[PartRecord, ...] = ()
+    planned: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -348,6 +354,121 @@ class CheckRecord:
 
 
 @dataclass(frozen=True)
+class NodeRecord:
+    """One node of a graph: its name, operator and domain, the module that it came from, and the nodes in its bodies."""
+
+    name: str
+    operator: str
+    domain: str = ""
+    module: str = ""
+    inner: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CutRecord:
+    """How what crosses one cut of a graph compares between two engines that were built up to there.
+
+    Args:
+        place: how many nodes stand before it.
+        node: name of the last of these; empty before the first.
+        operator: of that node.
+        tensors: how many cross.
+        tensor: the one that is furthest off; empty where nothing crosses.
+        error: of that one, as `OutputRecord.error`.
+        max_abs: its largest absolute difference; None where it holds no floats.
+        nan, inf: counts in it, and in the reference's.
+        harm: error of the outputs where float32 goes on with what is beyond the bound; None where nothing is.
+        good: whether nothing beyond the bound crosses, or what does is forgotten before it reaches an output.
+        failure: why nothing was compared, where it could not be built or run; empty where it was.
+    """
+
+    place: int
+    node: str
+    operator: str
+    tensors: int
+    tensor: str = ""
+    error: float = 0.0
+    max_abs: float | None = None
+    nan: int = 0
+    inf: int = 0
+    reference_nan: int = 0
+    reference_inf: int = 0
+    harm: float | None = None
+    good: bool = True
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class SmallestRecord:
+    """The smallest model that was found to show a divergence.
+
+    Args:
+        folder: where it was written, with the inputs that were recorded.
+        nodes: in it.
+        operators: how often each occurs in it.
+        inputs: the size of each.
+        error: of its output, built alone.
+        commands: the line that shows it again.
+    """
+
+    folder: str
+    nodes: int
+    operators: Mapping[str, int]
+    inputs: Mapping[str, tuple[int, ...]]
+    error: float
+    commands: str
+
+
+@dataclass(frozen=True)
+class DivergenceRecord:
+    """Where an engine first leaves its reference.
+
+    Args:
+        reference: what every cut was compared with.
+        case: the input it was looked for with: the one whose outputs were the furthest off.
+        max_error: the bound that a tensor may not leave.
+        kind: ``jump`` (the nodes are off by themselves, from exact inputs), ``amplified`` (they enlarge an error that
+            they get, as float32 would), ``gradual`` (many nodes add up to it), ``fused`` (it is off only where the
+            backend may fuse it with what stands before); empty where nothing was found.
+        nodes: the first to diverge, one where the graph could be cut around it.
+        tensor: what they make that is off.
+        error: of that tensor, in an engine that ends there.
+        error_before: the largest of what they read, in an engine that ends before them.
+        own_error: of the tensor, where these nodes alone are built and read exact inputs; None where that failed.
+        inherited_error: of the tensor, where float32 computes these nodes from what the engine made before them.
+        confirmed: whether an engine whose outputs are both what the nodes read and what they make shows it too;
+            None where there was none to be built.
+        said: all that in a sentence.
+        cuts: all that were compared, in the order of the graph.
+        builds: engines that were built.
+        smallest: the smallest model that shows it; None where nothing was found.
+    """
+
+    reference: str
+    case: str
+    max_error: float
+    kind: str
+    nodes: tuple[NodeRecord, ...]
+    tensor: str
+    error: float
+    error_before: float
+    own_error: float | None
+    inherited_error: float | None
+    confirmed: bool | None
+    said: str
+    cuts: tuple[CutRecord, ...]
+    builds: int
+    smallest: SmallestRecord | None = None
+    notes: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def found(self) -> bool:
+        """Whether any node was found."""
+        return bool(self.kind)
+
+
+@dataclass(frozen=True)
 class VerifyRecord:
     """How an engine's outputs compare with its source's.
 
@@ -359,6 +480,7 @@ class VerifyRecord:
         accuracy: share of rows whose top-1 class is the label given with the data.
         reference_accuracy: the same, of the reference.
         notes: what a user should know, such as an output that proves little.
+        divergence: where it first leaves its reference; None where that was not asked for, or it did not.
     """
 
     reference: str
@@ -631,6 +753,7 @@ class CandidateRecord:
         status: ``chosen``, ``accepted`` (good, but another was better), ``rejected`` (outside a bound),
             ``failed``, or ``timed`` for a baseline.
         reason: why it was not chosen; for the chosen one, why it was.
+        plan: precision of single nodes; None where all are `precision`.
     """
 
     label: str
@@ -644,6 +767,7 @@ class CandidateRecord:
     build: BuildRecord | None = None
     verify: VerifyRecord | None = None
     bench: BenchRecord | None = None
+    plan: PrecisionPlan | None = None
 
 
 @dataclass(frozen=True)

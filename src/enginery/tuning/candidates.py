@@ -16,7 +16,7 @@ from enginery.errors import EngineryError, UnknownNameError
 from enginery.graph.base import OpsetLimits
 from enginery.plain import from_plain
 from enginery.records import GraphRecord, MachineRecord
-from enginery.spec import HERE, PRECISIONS, OptimizeSpec, Option
+from enginery.spec import HERE, PRECISIONS, OptimizeSpec, Option, PrecisionPlan
 from enginery.worker import Worker
 
 __all__ = [
@@ -58,6 +58,7 @@ class Contestant:
         opsets: which graphs its backend reads there; None where that is not known.
         engine: an engine folder that was built before; None where it is to be built.
         missing: why it cannot be tried at all; empty where it can.
+        plan: precision of single nodes of the design; None where all are `precision`.
     """
 
     label: str
@@ -71,6 +72,7 @@ class Contestant:
     opsets: OpsetLimits | None = None
     engine: Path | None = None
     missing: str = ""
+    plan: PrecisionPlan | None = None
 
 
 def list_candidates(

@@ -152,7 +152,7 @@ class Lane:
         arguments = {
             **course.designs[contestant.design].as_arguments(),
             "backend": contestant.backend,
-            "spec": BuildSpec(course.spec.shapes, contestant.precision, contestant.options),
+            "spec": BuildSpec(course.spec.shapes, contestant.precision, contestant.options, plan=contestant.plan),
             "output": self.engine,
         }
         self.build = from_plain(ManifestRecord, self._call("build", arguments, on_wait, on_progress)).build

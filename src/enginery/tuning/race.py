@@ -263,6 +263,7 @@ def _row(lane: Lane, bench: BenchRecord | EngineryError | None) -> CandidateReco
         build=lane.build,
         verify=lane.verify,
         bench=bench if isinstance(bench, BenchRecord) else None,
+        plan=contestant.plan,
     )
 
 
