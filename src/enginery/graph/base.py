@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
+    from enginery.graph.cuts import Cuts
+    from enginery.graph.precision.study import Study
     from enginery.spec import PrecisionPlan, Shape
 
 __all__ = [
@@ -24,15 +26,20 @@ __all__ = [
     "OutlineNode",
     "Part",
     "Partition",
+    "Ranges",
     "Weight",
     "activation_bytes",
     "all_graphs",
     "all_nodes",
     "apply_plan",
     "axis_name",
+    "calibrate",
+    "check_plan",
     "constants",
     "convert_opset",
     "count_flops",
+    "cuts_of",
+    "emulate",
     "hash_model",
     "inner_nodes",
     "load_model",
@@ -41,11 +48,19 @@ __all__ = [
     "module_path",
     "normalise",
     "partition",
+    "plan_from_json",
+    "plan_to_json",
+    "quantisable",
+    "quantize",
+    "read_plan",
     "save_model",
+    "save_shared",
+    "settle_plan",
     "sized_by_data",
     "sizes_of",
     "skeleton",
     "split_layer_norms",
+    "study",
     "subgraphs",
     "tensor_info",
     "tensor_infos",
@@ -209,6 +224,21 @@ class Partition:
         return sum(len(part.nodes) for part in self.parts if part.main is main)
 
 
+@dataclass(frozen=True)
+class Ranges:
+    """The values that a graph's activations take, as `calibrate` saw them; plain data.
+
+    Args:
+        method: how the ends follow from the values: ``minmax``, ``entropy`` or ``percentile``.
+        tensors: the ends by the tensor's name.
+        batches: how many were seen.
+    """
+
+    method: str
+    tensors: Mapping[str, tuple[float, float]]
+    batches: int
+
+
 def tensor_info(value: ir.Value) -> TensorInfo:
     """Describe one value of a graph; a dimension without a name is ``?``, a type without elements ``unknown``."""
     shape = value.shape
@@ -306,6 +336,13 @@ def working_copy(model: ir.Model) -> ir.Model:
     return copy(model)[0]
 
 
+def cuts_of(model: ir.Model) -> Cuts:
+    """Return the places where a graph can be cut in two; see `enginery.graph.cuts.Cuts`."""
+    from enginery.graph.cuts import Cuts
+
+    return Cuts(model)
+
+
 def inner_nodes(node: ir.Node) -> Iterator[ir.Node]:
     """Yield the nodes in a node's subgraphs, at any depth."""
     from enginery.graph.parts.dependence import nested_graphs
@@ -395,6 +432,92 @@ def apply_plan(model: ir.Model, plan: PrecisionPlan, *, say: Callable[[str], Non
     return apply(model, plan, say=say)
 
 
+def settle_plan(model: ir.Model, plan: PrecisionPlan) -> dict[str, tuple[str, str]]:
+    """Return the precision that each node really takes under a plan, with the reason, in the graph's order.
+
+    Where ONNX has no such operator, or a node computes sizes, it stays in fp32 whatever the plan says. Nodes without a
+    name, those that touch no floating-point values, casts, constants and quantisers are left out: they follow others.
+
+    Raises:
+        UnknownNameError: the plan names a node that the graph does not have.
+        GraphError: the types of the graph are not known.
+    """
+    from enginery.graph.precision.settle import settle_plan as settle
+
+    return settle(model, plan)
+
+
+def check_plan(model: ir.Model, plan: PrecisionPlan) -> None:
+    """Raise `UnknownNameError` where a plan names nodes or precisions that there are not, with the nearest."""
+    from enginery.graph.precision.plan import check_plan as check
+
+    check(model, plan)
+
+
+def plan_to_json(plan: PrecisionPlan, model: ir.Model | None = None) -> str:
+    """Write a plan as text that can be edited, with a line for each node of a graph where one is given."""
+    from enginery.graph.precision.plan_file import plan_to_json as write
+
+    return write(plan, model)
+
+
+def plan_from_json(text: str) -> PrecisionPlan:
+    """Read a plan's text.
+
+    Raises:
+        UsageError: it is no such text; `UnknownNameError` where a word in it is not known.
+    """
+    from enginery.graph.precision.plan_file import plan_from_json as read
+
+    return read(text)
+
+
+def read_plan(path: str | Path, model: ir.Model | None = None) -> PrecisionPlan:
+    """Read a plan from its file, or from the engine folder that holds it.
+
+    Args:
+        path: a file such as ``precision.json``, or an engine folder.
+        model: a graph that must have every node that is named; None where that is looked at later.
+
+    Raises:
+        UsageError: there is no such file, or it holds no plan; `UnknownNameError` where a word in it is not known.
+    """
+    from enginery.graph.precision.plan_file import read_plan as read
+
+    return read(path, model)
+
+
+def emulate(model: ir.Model, plan: PrecisionPlan) -> ir.Model:
+    """Return a float32 graph that computes what a plan gives, rounding and overflow included, on any backend.
+
+    Every tensor that the plan makes narrow is rounded to its type; sums inside a node stay float32.
+
+    Args:
+        model: not changed.
+        plan: as for `apply_plan`; int8 is not emulated.
+
+    Raises:
+        GraphError: the plan does not fit the graph, or the types of the graph are not known.
+    """
+    from enginery.graph.precision.emulate import emulate as round_as
+
+    return round_as(model, plan)
+
+
+def study(model: ir.Model, precision: str) -> Study:
+    """Say what ``fp16`` or ``bf16`` may do to each node, as far as the graph tells without running it."""
+    from enginery.graph.precision.study import study as look
+
+    return look(model, precision)
+
+
+def save_shared(model: ir.Model, path: Path) -> None:
+    """Write a graph in passing: weights that lie in files beside it stay there; see `enginery.graph.files`."""
+    from enginery.graph.files import save_shared as save
+
+    save(model, path)
+
+
 def module_path(node: ir.Node) -> str:
     """Return the module of the source that a node came from, such as ``layer3.0.conv2``; empty where nothing tells."""
     from enginery.graph.modules import module_parts
@@ -402,9 +525,48 @@ def module_path(node: ir.Node) -> str:
     return ".".join(module_parts(node))
 
 
+def quantisable(model: ir.Model) -> tuple[str, ...]:
+    """Return the names of the nodes that can read INT8; see `enginery.graph.precision.quantisable.quantisable`."""
+    from enginery.graph.infer import infer_shapes
+    from enginery.graph.precision.quantisable import quantisable as find
+
+    copy = model.clone()
+    infer_shapes(copy)
+    return tuple(node.name or "" for node in find(copy))
+
+
+def calibrate(
+    model: ir.Model,
+    batches: Iterable[Mapping[str, Array]],
+    *,
+    method: str = "minmax",
+    examples: Mapping[str, Array] | None = None,
+    say: Callable[[str], None] | None = None,
+) -> Ranges:
+    """Return the ranges of a graph's activations over recorded inputs, which `quantize` takes in the data's stead.
+
+    One batch is held at a time. ``entropy`` and ``percentile`` count values in a histogram for each tensor.
+
+    Args:
+        model: float32; not changed. ONNX Runtime runs it.
+        batches: arrays of real inputs by name, a dict for each call.
+        method: ``minmax``, ``entropy`` or ``percentile``.
+        examples: inputs that are known to be like real ones, to hold the data against.
+        say: told what was done.
+
+    Raises:
+        UnknownNameError: there is no such method.
+        DataError: the data do not look like the model's inputs: no range follows from them.
+        GraphError: there is nothing to quantise, or the graph does not run.
+    """
+    from enginery.graph.precision.calibrate import calibrate as see
+
+    return see(model, batches, method=method, examples=examples, say=say)
+
+
 def quantize(
     model: ir.Model,
-    batches: Sequence[Mapping[str, Array]],
+    batches: Iterable[Mapping[str, Array]] | Ranges,
     *,
     nodes: Iterable[str] | None = None,
     method: str = "minmax",
@@ -419,18 +581,18 @@ def quantize(
 
     Args:
         model: float32, at opset 13 or later; not changed.
-        batches: arrays of real inputs by name, a dict for each call.
-        nodes: names of the nodes that shall read INT8; None for all that can.
+        batches: arrays of real inputs by name, a dict for each call; or what `calibrate` made of them.
+        nodes: names of the nodes that shall read INT8; None for all that can, `quantisable`.
         method: how a range follows from the values: ``minmax``, ``entropy`` or ``percentile``.
-        form: of what is no weight: ``symmetric``, signed with zero point 0, as TensorRT takes it; or ``asymmetric``,
-            unsigned with a zero point, which is better on CPUs.
+        form: of the numbers, a name of `enginery.graph.precision.forms.FORMS`: ``symmetric`` as TensorRT takes them,
+            ``asymmetric`` for OpenVINO, ``whole`` for ONNX Runtime on CPUs.
         exclude: names of nodes that stay as they are.
         say: told what was done.
 
     Raises:
-        UnknownNameError: there is no such method or node.
+        UnknownNameError: there is no such method, form or node.
         DataError: no range follows from the data.
-        GraphError: the graph cannot be quantised.
+        GraphError: the graph, or one of the nodes, cannot be quantised.
     """
     from enginery.graph.precision.quantize import quantize as quantise
 

@@ -39,7 +39,7 @@ def test_the_form_that_tensorrt_takes(digits, batches):
     """Signed, symmetric, weights per channel, biases and outputs as they were."""
     said = []
     result = quantize(digits, batches, say=said.append)
-    assert said == ["quantised 5 tensors, by minmax over 10 batches"]
+    assert said == ["quantised 5 activations and 5 weights, by minmax over 10 batches"]
     points = [
         value.const_value
         for node in all_nodes(result)

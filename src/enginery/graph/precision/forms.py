@@ -1,0 +1,119 @@
+"""The forms that quantised numbers take, by what reads them, and the numbers themselves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    Array = np.ndarray[Any, np.dtype[Any]]
+
+__all__ = ["FORMS", "Form", "Scaled", "scale_activation", "scale_bias", "scale_weight"]
+
+_LARGEST = {"INT8": 127.0, "INT4": 7.0, "FLOAT8E4M3FN": 448.0}
+_UNSIGNED = 255.0
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the numbers are written that a node reads.
+
+    Args:
+        activation: element type of what is no weight; UINT8 has a zero point, the others are symmetric; empty where
+            activations stay as they are.
+        weight: element type of weights, symmetric.
+        both_branches: of a sum, whether the branch that a convolution ends is quantised too: a library that computes
+            the sum together with that convolution has it at hand in full.
+        whole: whether biases and what a convolution or sum makes are quantised too, for a library that computes
+            nothing in integers unless all around a node is.
+        block: how many numbers of a weight share a scale; 0 where all of an output channel do.
+        lowest_opset: that has these types.
+    """
+
+    activation: str = "INT8"
+    weight: str = "INT8"
+    both_branches: bool = False
+    whole: bool = False
+    block: int = 0
+    lowest_opset: int = 13
+
+
+FORMS = {
+    "symmetric": Form(),
+    "asymmetric": Form(activation="UINT8"),
+    "whole": Form(activation="UINT8", both_branches=True, whole=True),
+    "fp8": Form(activation="FLOAT8E4M3FN", weight="FLOAT8E4M3FN", lowest_opset=19),
+    "weights8": Form(activation=""),
+    "weights4": Form(activation="", weight="INT4", block=32, lowest_opset=21),
+}
+"""By name: ``symmetric`` for TensorRT, ``asymmetric`` for OpenVINO, ``whole`` for ONNX Runtime on CPUs, ``fp8`` for
+GPUs that compute in it, ``weights8`` and ``weights4`` for weights alone."""
+
+
+@dataclass(frozen=True)
+class Scaled:
+    """What a DequantizeLinear reads besides a tensor, and a weight's numbers.
+
+    Args:
+        scale: float32, one or one for each channel (or block).
+        zero: the zero points, integers in the same number.
+        numbers: a weight as integers, or float32 on the type's grid's scale; None for an activation.
+        axis: over which scales run; None for one scale.
+    """
+
+    scale: Array
+    zero: Array
+    numbers: Array | None = None
+    axis: int | None = None
+
+
+def scale_activation(low: float, high: float, kind: str) -> Scaled:
+    """Choose scale and zero point for an activation's range; zero itself is always exact.
+
+    Example:
+        >>> scale_activation(-1.0, 1.5, "UINT8").zero
+        array(102, dtype=int32)
+    """
+    low, high = min(low, 0.0), max(high, 0.0)
+    if kind != "UINT8":
+        largest = max(-low, high)
+        return Scaled(np.array(largest / _LARGEST[kind] if largest else 1.0, np.float32), np.array(0, np.int32))
+    scale = np.array((high - low) / _UNSIGNED if high > low else 1.0, np.float32)
+    return Scaled(scale, np.array(round(-low / float(scale)), np.int32))
+
+
+def scale_weight(weight: Array, axis: int | None, kind: str, block: int = 0) -> Scaled:
+    """Choose scales for a weight, and quantise it: symmetric, for each channel or block of numbers."""
+    if block:
+        return _scale_blocks(weight, kind, block)
+    others = tuple(at for at in range(weight.ndim) if at != axis)
+    largest = np.abs(weight).max(axis=others if axis is not None else None, keepdims=axis is not None)
+    scale = np.where(largest > 0, largest / _LARGEST[kind], 1.0).astype(np.float32)
+    numbers = _rounded(weight / scale, kind)
+    return Scaled(scale.reshape(-1) if axis is not None else scale, np.zeros(scale.size, np.int32), numbers, axis)
+
+
+def scale_bias(bias: Array, scale: Array) -> Array:
+    """Return a bias in units of the product's own scale, as 32-bit integers."""
+    limit = 2.0**31 - 1
+    return np.clip(np.rint(bias.astype(np.float64) / scale), -limit, limit).astype(np.int32)
+
+
+def _scale_blocks(weight: Array, kind: str, block: int) -> Scaled:
+    """Give each `block` numbers along the first axis of a matrix a scale; the last may hold fewer."""
+    depth, width = weight.shape
+    count = -(-depth // block)
+    padded = np.zeros((count * block, width), np.float32)
+    padded[:depth] = weight
+    largest = np.abs(padded.reshape(count, block, width)).max(axis=1)
+    scale = np.where(largest > 0, largest / _LARGEST[kind], 1.0).astype(np.float32)
+    numbers = _rounded(weight / np.repeat(scale, block, axis=0)[:depth], kind)
+    return Scaled(scale, np.zeros(scale.shape, np.int32), numbers, 0)
+
+
+def _rounded(numbers: Array, kind: str) -> Array:
+    if kind.startswith("FLOAT8"):
+        return numbers
+    return np.clip(np.rint(numbers), -_LARGEST[kind], _LARGEST[kind]).astype(np.int32)

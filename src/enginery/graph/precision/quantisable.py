@@ -1,0 +1,133 @@
+"""Which nodes can read INT8, and which of their inputs are activations and weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from enginery.graph.passes.base import constant_value, is_op
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+
+__all__ = [
+    "OPERATORS",
+    "QUANTISERS",
+    "Slot",
+    "activation_after",
+    "ends_convolution",
+    "quantisable",
+    "read_tensors",
+    "slots",
+]
+
+OPERATORS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Heavy operators, whose inputs are quantised; a sum behind a convolution (a residual connection) is besides."""
+
+QUANTISERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
+
+_FUSED = ("Relu", "Clip", "LeakyRelu", "HardSwish", "HardSigmoid", "Sigmoid", "PRelu", "Elu")
+"""What libraries compute together with the convolution before it."""
+
+_MATRIX = 2
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One input of a node that can be quantised.
+
+    Args:
+        index: its place.
+        value: what is read there.
+        weight: what it always is; None for an activation.
+        axis: of a weight's output channels, each of which has a scale; None for one scale.
+    """
+
+    index: int
+    value: ir.Value
+    weight: np.ndarray[tuple[int, ...], np.dtype[np.float32]] | None = None
+    axis: int | None = None
+
+
+def quantisable(model: ir.Model) -> tuple[ir.Node, ...]:
+    """Return the nodes of the main graph that can read INT8, in their order.
+
+    These are convolutions and matrix products in float32 with an activation to quantise, and sums of two activations
+    of one shape behind a convolution.
+    """
+    return tuple(node for node in model.graph if node.name and (_is_product(node) or _is_residual(node)))
+
+
+def slots(node: ir.Node) -> Iterator[Slot]:
+    """Yield the inputs of a node that can be quantised; a bias stays as it is."""
+    for index in (0, 1):
+        value = node.inputs[index]
+        if value is None:
+            continue
+        array = constant_value(value)
+        yield Slot(index, value) if array is None else Slot(index, value, array, _channel_axis(node, index, array.ndim))
+
+
+def read_tensors(model: ir.Model) -> tuple[ir.Value, ...]:
+    """Return the activations whose ranges a quantised graph may need: what the nodes read and what they make."""
+    found: dict[ir.Value, None] = {}
+    for node in quantisable(model):
+        found.update(dict.fromkeys(slot.value for slot in slots(node) if slot.weight is None))
+        found[activation_after(node.outputs[0])] = None
+    return tuple(found)
+
+
+def activation_after(value: ir.Value) -> ir.Value:
+    """Return the tensor after the activation function that alone reads one; the tensor itself where none does."""
+    uses = list(value.uses())
+    if len(uses) != 1 or value.is_graph_output():
+        return value
+    reader = uses[0].node
+    return reader.outputs[0] if is_op(reader, *_FUSED) and uses[0].idx == 0 else value
+
+
+def ends_convolution(value: ir.Value) -> bool:
+    """Say whether a tensor is what a convolution makes, or the activation function behind it."""
+    node = value.producer()
+    if node is not None and is_op(node, *_FUSED):
+        before = node.inputs[0]
+        node = before.producer() if before is not None else None
+    return node is not None and is_op(node, "Conv", "ConvTranspose")
+
+
+def _is_product(node: ir.Node) -> bool:
+    if not is_op(node, *OPERATORS) or not _is_float32(node.outputs[0]):
+        return False
+    found = list(slots(node))
+    known = all(slot.weight is not None or _is_float32(slot.value) for slot in found)
+    return known and len(found) > 1 and any(slot.weight is None for slot in found)
+
+
+def _is_residual(node: ir.Node) -> bool:
+    """Say whether a node adds two activations of one shape, one of them from a convolution."""
+    if not is_op(node, "Add") or any(value is None or constant_value(value) is not None for value in node.inputs):
+        return False
+    one, other = (value for value in node.inputs if value is not None)
+    same = one.shape is not None and one.shape == other.shape and one is not other
+    return same and _is_float32(one) and any(ends_convolution(value) for value in (one, other))
+
+
+def _is_float32(value: ir.Value) -> bool:
+    return value.dtype is not None and value.dtype.name == "FLOAT"
+
+
+def _channel_axis(node: ir.Node, index: int, rank: int) -> int | None:
+    """Return the axis of a weight that runs over output channels; None where there is no single one."""
+    if index == 0:
+        return None
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "ConvTranspose":
+        group = node.attributes.get("group")
+        return 1 if group is None or group.as_int() == 1 else None
+    if node.op_type == "Gemm":
+        transposed = node.attributes.get("transB")
+        return 0 if transposed is not None and transposed.as_int() else 1
+    return 1 if rank == _MATRIX else None
