@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     Array = np.ndarray[Any, np.dtype[Any]]
 
-__all__ = ["Loss", "cast_array", "cast_tensor", "loss_of"]
+__all__ = ["Loss", "cast_array", "cast_tensor", "loss_of", "range_of"]
 
 _EAGER_BYTES = 1 << 16
 _CHUNK_ELEMENTS = 1 << 22
@@ -47,7 +47,7 @@ def cast_array(array: Array, dtype: ir.DataType) -> Array:
         >>> cast_array(np.array([1e5, -np.inf], np.float32), ir.DataType.FLOAT16).tolist()
         [65504.0, -inf]
     """
-    limit = _limits(dtype)[0]
+    limit = range_of(dtype)[0]
     clipped = np.where(np.isinf(array), array, np.clip(array, -limit, limit))
     return np.asarray(clipped.astype(numpy_dtype(dtype.name.lower())))
 
@@ -71,7 +71,7 @@ def cast_tensor(tensor: ir.TensorProtocol, dtype: ir.DataType, name: str) -> ir.
 
 def loss_of(tensor: ir.TensorProtocol, dtype: ir.DataType) -> Loss:
     """Look at every value of a tensor, a piece at a time."""
-    limit, normal, smallest = _limits(dtype)
+    limit, normal, smallest = range_of(dtype)
     clamped = vanished = subnormal = 0
     largest = 0.0
     for piece in _pieces(tensor):
@@ -93,7 +93,7 @@ def _pieces(tensor: ir.TensorProtocol) -> Iterator[Array]:
         yield flat[begin : begin + _CHUNK_ELEMENTS]
 
 
-def _limits(dtype: ir.DataType) -> tuple[float, float, float]:
+def range_of(dtype: ir.DataType) -> tuple[float, float, float]:
     """Return the largest finite value of a type, the smallest normal one, and the smallest of all."""
     import ml_dtypes
 
