@@ -163,6 +163,31 @@ def evaluate(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, A
         return {**run({"session": session}, arguments), "backend": backend}
 
 
+def watch(state: dict[str, Any], arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Run the ONNX file ``graph`` as it stands on ``cases``, and say what values each output took.
+
+    Only numbers go back, so that no more than the outputs of one call are ever held.
+    """
+    from enginery.inputs.base import load_cases
+    from enginery.tuning.watching import Seen, look, merge
+
+    close(state, {})
+    found: dict[str, Seen] = {}
+    with _open_as_it_stands(Path(arguments["graph"])) as session:
+        for case in load_cases(Path(arguments["cases"])):
+            for name, array in session.run(case.feeds).items():
+                seen = look(array, arguments["limits"])
+                found[name] = merge(found[name], seen) if name in found else seen
+    return found
+
+
+def judge(state: dict[str, Any], arguments: Mapping[str, Any]) -> VerifyRecord:
+    """Compare the ONNX file ``graph``, run as it stands, with the outputs in ``expected``, as `verify` does."""
+    close(state, {})
+    with _open_as_it_stands(Path(arguments["graph"])) as session:
+        return verify({"session": session}, arguments)
+
+
 def close(state: dict[str, Any], arguments: Mapping[str, Any]) -> None:
     """Close the opened engine, where there is one."""
     del arguments
@@ -181,6 +206,8 @@ JOBS: dict[str, Job] = {
     "time": time_calls,
     "run": run,
     "evaluate": evaluate,
+    "watch": watch,
+    "judge": judge,
     "close": close,
 }
 
@@ -188,6 +215,12 @@ JOBS: dict[str, Job] = {
 def main() -> None:
     """Take jobs until the parent has no more; then close what is open."""
     serve(JOBS)
+
+
+def _open_as_it_stands(graph: Path) -> contextlib.AbstractContextManager[Session]:
+    from enginery.backends.onnxruntime import open_graph
+
+    return _open_reference(graph) if _is_too_new(graph) else open_graph(graph)
 
 
 def _is_too_new(graph: Path) -> bool:

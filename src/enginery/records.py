@@ -19,6 +19,7 @@ __all__ = [
     "CandidateRecord",
     "CheckRecord",
     "CutRecord",
+    "DangerRecord",
     "DivergenceRecord",
     "DoctorRecord",
     "DoctorRow",
@@ -26,18 +27,23 @@ __all__ = [
     "ExportRecord",
     "FindingRecord",
     "GraphRecord",
+    "GroupSensitivityRecord",
     "LayerRecord",
     "LayerTimeRecord",
     "LoadRecord",
     "MachineRecord",
     "ManifestRecord",
     "NodeRecord",
+    "NodeSensitivityRecord",
     "OptimizeRecord",
     "OutputRecord",
     "PartRecord",
     "PassRecord",
     "ProfileRecord",
     "QueryRecord",
+    "SearchRecord",
+    "SearchStepRecord",
+    "SensitivityRecord",
     "SimplifyRecord",
     "SmallestRecord",
     "TargetRecord",
@@ -744,6 +750,144 @@ class DoctorRecord:
 
 
 @dataclass(frozen=True)
+class DangerRecord:
+    """Something that a narrower type may do to one node.
+
+    Args:
+        kind: ``overflow``, ``weight``, ``mask``, ``vanishing``, ``subnormal`` or ``accumulation``.
+        severity: ``certain`` (values are lost on the inputs that were watched), ``likely`` or ``possible``.
+        tensor: which one of the node's.
+        text: what was found, with the values.
+    """
+
+    kind: str
+    severity: str
+    tensor: str
+    text: str
+
+
+@dataclass(frozen=True)
+class NodeSensitivityRecord:
+    """How one node bears a narrower type.
+
+    Args:
+        module: path of the source's module that it came from; empty where nothing tells.
+        group: name of the group it was lowered with.
+        largest: the largest finite magnitude among what it reads and makes; None where nothing was watched.
+        dangers: the worst first.
+        error: of the model's outputs where its group alone computes lower; None where that was not measured.
+    """
+
+    name: str
+    operator: str
+    module: str
+    group: str
+    largest: float | None
+    dangers: tuple[DangerRecord, ...]
+    error: float | None
+
+
+@dataclass(frozen=True)
+class GroupSensitivityRecord:
+    """How the outputs change where one group of nodes alone computes lower.
+
+    Args:
+        name: the module that its nodes came from, or what it begins with.
+        nodes: names.
+        error: as `VerifyRecord.error`.
+        cosine: as `VerifyRecord.cosine`.
+    """
+
+    name: str
+    nodes: tuple[str, ...]
+    error: float
+    cosine: float | None
+
+
+@dataclass(frozen=True)
+class SensitivityRecord:
+    """How a model bears a narrower type, node by node.
+
+    Args:
+        precision: the type, ``fp16`` or ``bf16``.
+        error: of the outputs where every node computes lower.
+        total: how many nodes the graph has.
+        lowered: how many of them compute lower where all are asked to.
+        nodes: of those, the most endangered first.
+        groups: the most harmful first; empty where errors were not measured.
+        watched: how many tensors were watched.
+        runs: how many times the graph was run for it, in parts that bound the memory.
+        inputs: what the cases are, in words.
+    """
+
+    precision: str
+    error: float
+    total: int
+    lowered: int
+    nodes: tuple[NodeSensitivityRecord, ...]
+    groups: tuple[GroupSensitivityRecord, ...]
+    watched: int
+    runs: int
+    inputs: str
+    seconds: float
+    notes: tuple[str, ...] = ()
+    schema: int = SCHEMA
+
+
+@dataclass(frozen=True)
+class SearchStepRecord:
+    """One step of a search: a plan that was tried.
+
+    Args:
+        what: ``simulated`` (rounded in a float32 graph), ``built`` (by the backend itself) or ``timed``.
+        action: what it does to the plan before, in words.
+        kept: how many nodes the plan keeps higher.
+        holds: whether the bounds held.
+        reason: why not; empty where they did.
+        error, cosine: of the outputs; None where there were none.
+        p50_ms: median, where it was timed.
+        again: whether it is known from a run before this one.
+    """
+
+    what: str
+    action: str
+    kept: int
+    holds: bool
+    reason: str
+    error: float | None
+    cosine: float | None
+    seconds: float
+    p50_ms: float | None = None
+    again: bool = False
+
+
+@dataclass(frozen=True)
+class SearchRecord:
+    """How a plan was found that is as low as the bounds allow.
+
+    Args:
+        label: of the candidate that it began with.
+        found: label of the candidate that it ended with; empty where none held the bounds.
+        precision: of the nodes that are not kept.
+        kept: precision of each node that is kept higher, by name.
+        reasons: why, for those nodes.
+        total: how many nodes the graph has.
+        words: what was found, in one paragraph.
+    """
+
+    label: str
+    found: str
+    precision: str
+    kept: Mapping[str, str]
+    reasons: Mapping[str, str]
+    total: int
+    steps: tuple[SearchStepRecord, ...]
+    sensitivity: SensitivityRecord | None
+    words: str
+    seconds: float
+
+
+@dataclass(frozen=True)
 class CandidateRecord:
     """One row of `optimize`: what was tried and what became of it.
 
@@ -829,6 +973,8 @@ class OptimizeRecord:
         chosen: label of the chosen candidate.
         engine: path of the saved engine folder.
         spec: the `OptimizeSpec` as plain data.
+        searches: for plans between two precisions.
+        words: what was chosen and why, in one paragraph.
     """
 
     source: str
@@ -842,4 +988,6 @@ class OptimizeRecord:
     spec: Mapping[str, Any]
     seconds: float
     notes: tuple[str, ...] = field(default=())
+    searches: tuple[SearchRecord, ...] = ()
+    words: str = ""
     schema: int = SCHEMA
