@@ -25,7 +25,7 @@ LAYERS = (
     STAGES,
     ("checkup", "jobs"),
     ("evaluation",),
-    ("fitting", "part_engines"),
+    ("fitting", "part_engines", "quantising"),
     ("preparation", "divergence"),
     ("locating",),
     ("steps", "dry_running"),

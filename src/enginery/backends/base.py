@@ -89,6 +89,11 @@ class Capabilities:
         dynamic_shapes: whether one engine may take several shapes.
         unsupported: operators of the graph that it cannot run, where it can say so before building.
         profiles: whether it is built for several profiles, and for ranges of values of an input that holds sizes.
+        int8_form: how it best reads INT8: a name of `enginery.graph.precision.forms.FORMS`.
+        int8_rest: the precision of what is not INT8 then.
+        lacks: why it cannot compute in a precision that it does not offer, by that, such as ``{"tf32": "..."}``.
+        by_name: precisions of those offered that it takes where they are asked for by name, and that are not worth a
+            try otherwise: it has hardly a kernel for them here.
     """
 
     precisions: frozenset[str]
@@ -99,6 +104,10 @@ class Capabilities:
     dynamic_shapes: bool = True
     unsupported: tuple[str, ...] = ()
     profiles: bool = False
+    int8_form: str = "symmetric"
+    int8_rest: str = "fp32"
+    lacks: Mapping[str, str] = field(default_factory=dict)
+    by_name: frozenset[str] = frozenset()
 
     @property
     def opsets(self) -> OpsetLimits:

@@ -40,13 +40,16 @@ def cut_batches(
         say: told what is dropped.
 
     Yields:
-        Batches that fit the profile; their arrays are views where they can be.
+        Batches that fit the profile; their arrays are views where they can be. Few rows more than `_HELD_ROWS` are
+        held at a time, unless an item has more.
 
     Raises:
         DataError: an array does not fit its input, inputs have different numbers of rows, or no batch is left.
     """
     count = 0
-    for feeds, labels in _joined(_checked(item, inputs, where) for item in items):
+    held = batch or next((dim.opt for dim in map(_first_dim, inputs) if dim is not None), _OPEN_BATCH) or 1
+    held *= -(-_HELD_ROWS // held)
+    for feeds, labels in _joined((_checked(item, inputs, where) for item in items), held):
         for piece in _cut(feeds, labels, _Rows.of(feeds, inputs, batch, where), where, say):
             count += 1
             yield piece
@@ -54,6 +57,10 @@ def cut_batches(
         raise DataError(
             f"{where} holds no batch that the engine takes", mend="give more rows, or build for smaller ones"
         )
+
+
+_HELD_ROWS = 256
+"""Rows that are joined at the least before batches are cut from them."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +120,8 @@ def _cut(feeds: dict[str, Array], labels: Array | None, rows: _Rows, where: str,
         yield cut, None if labels is None else labels[part]
 
 
-def _joined(items: Iterable[tuple[Item, bool]]) -> Iterator[Item]:
-    """Join consecutive items that may be joined and whose rows have one shape."""
+def _joined(items: Iterable[tuple[Item, bool]], held: int) -> Iterator[Item]:
+    """Join consecutive items that may be joined and whose rows have one shape, `held` rows at a time."""
     pending: list[Item] = []
     for item, joins in items:
         if pending and not (joins and _form(item) == _form(pending[0])):
@@ -123,8 +130,22 @@ def _joined(items: Iterable[tuple[Item, bool]]) -> Iterator[Item]:
         pending.append(item)
         if not joins:
             yield pending.pop()
+        elif (count := sum(map(_count_rows, pending))) >= held:
+            whole = _concatenate(pending)
+            full = count // held * held
+            yield _part(whole, slice(0, full))
+            pending = [_part(whole, slice(full, count))] if full < count else []
     if pending:
         yield _concatenate(pending)
+
+
+def _count_rows(item: Item) -> int:
+    return max((len(array) for array in item[0].values()), default=0)
+
+
+def _part(item: Item, rows: slice) -> Item:
+    feeds, labels = item
+    return {name: array[rows] for name, array in feeds.items()}, None if labels is None else labels[rows]
 
 
 def _form(item: Item) -> tuple[object, ...]:

@@ -16,7 +16,7 @@ from enginery.inputs.base import Array
 from enginery.python_files import import_file, importable, nearest_function
 from enginery.records import TensorInfo
 
-__all__ = ["run_loader"]
+__all__ = ["read_items", "run_loader"]
 
 _MEND = "return a dict of arrays by input name, or an iterable of such dicts, of arrays, or of (either, labels) pairs"
 _PAIR = 2
@@ -42,15 +42,33 @@ def run_loader(text: str, inputs: Sequence[TensorInfo]) -> Iterator[dict[str, Ar
     with importable(folder):
         loader = _find(where, name, text)
         with _failing_as(f"the loader {text} failed"):
-            items = iter(_iterable(loader(), text))
-        while True:
-            with _failing_as(f"the loader {text} failed"):
-                try:
-                    item = next(items)
-                except StopIteration:
-                    return
-                arrays = _arrays(item, inputs, text)
-            yield arrays
+            given = loader()
+        yield from read_items(given, inputs, text, f"the loader {text} failed")
+
+
+def read_items(given: Any, inputs: Sequence[TensorInfo], text: str, failed: str = "") -> Iterator[dict[str, Array]]:
+    """Yield the arrays of each item that a loader returned, or of any such iterable: a torch DataLoader, say.
+
+    Args:
+        given: as `run_loader` says.
+        inputs: of the engine.
+        text: what it is, for messages.
+        failed: what to say when it raises.
+
+    Raises:
+        DataError: it raises, or gives something else.
+    """
+    failed = failed or f"{text} failed"
+    with _failing_as(failed):
+        items = iter(_iterable(given, text))
+    while True:
+        with _failing_as(failed):
+            try:
+                item = next(items)
+            except StopIteration:
+                return
+            arrays = _arrays(item, inputs, text)
+        yield arrays
 
 
 def _find(where: str, name: str, text: str) -> Callable[[], Any]:

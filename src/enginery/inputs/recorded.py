@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,14 +15,16 @@ from enginery.errors import DataError, InputDtypeError, InputNameError, UsageErr
 from enginery.inputs.arrays import LABELS, Say, fit_dtype, log, match_names, read_npy, read_npz
 from enginery.inputs.base import Array, Case
 from enginery.inputs.batches import Item, cut_batches
-from enginery.inputs.loader import run_loader
+from enginery.inputs.loader import read_items, run_loader
 from enginery.inputs.pictures import SUFFIXES, load_picture
 from enginery.records import TensorInfo
 from enginery.spec import show_sizes
 
-__all__ = ["load_data", "load_feeds", "load_picture"]
+__all__ = ["load_data", "load_feeds", "load_picture", "stream_data"]
 
-_DATA_HELP = "name an .npz or .npy file, a folder of .npy files, file.py:loader or package.module:loader"
+_DATA_HELP = (
+    "name an .npz or .npy file, a folder of .npy, .npz or picture files, file.py:loader or package.module:loader"
+)
 
 
 def load_data(
@@ -33,6 +36,7 @@ def load_data(
     - an ``.npy``, for a model of one input
     - a folder of ``.npy`` files called as the inputs; for a model of one input, files of any name are joined in the
       order of their names
+    - a folder of ``.npz`` files, each as above; or of pictures, for a model of one input
     - ``file.py:loader`` or ``package.module:loader``, a function without arguments; see `run_loader` for what it
       returns, which must come to an end
 
@@ -52,11 +56,29 @@ def load_data(
     Raises:
         DataError: the data cannot be read, or does not fit the inputs.
     """
-    where = str(data)
-    once = _Once(say)
-    named = (_item(arrays, inputs, where, once) for arrays in _read(where, inputs))
-    cut = cut_batches(named, inputs, batch=batch, where=where, say=say)
-    return tuple(Case(f"data {at}", feeds, labels) for at, (feeds, labels) in enumerate(cut))
+    return tuple(stream_data(data, inputs, batch=batch, say=say))
+
+
+def stream_data(
+    data: str | Path | Iterable[Any], inputs: Sequence[TensorInfo], *, batch: int | None = None, say: Say = log
+) -> Iterator[Case]:
+    """Read recorded inputs as `load_data` does, a batch at a time.
+
+    Args:
+        data: as there; or what a loader returns, such as a torch DataLoader.
+        inputs: of the engine, with profiles.
+        batch: rows of a case.
+        say: told what is cast, renamed or left out.
+
+    Raises:
+        DataError: the data cannot be read, or does not fit the inputs.
+    """
+    named = isinstance(data, str | Path)
+    where, once = str(data) if named else f"the {type(data).__name__}", _Once(say)
+    read = _read(where, inputs, once) if named else read_items(data, inputs, where)
+    items = (_item(arrays, inputs, where, once) for arrays in read)
+    cut = cut_batches(items, inputs, batch=batch, where=where, say=say)
+    yield from (Case(f"data {at}", feeds, labels) for at, (feeds, labels) in enumerate(cut))
 
 
 def load_feeds(
@@ -103,10 +125,10 @@ class _Once:
             self._say(line)
 
 
-def _read(data: str, inputs: Sequence[TensorInfo]) -> Iterator[Mapping[str, Array]]:
+def _read(data: str, inputs: Sequence[TensorInfo], say: Say) -> Iterator[Mapping[str, Array]]:
     path = Path(data)
     if path.is_dir():
-        yield from _read_folder(path, inputs)
+        yield from _read_folder(path, inputs, say)
     elif path.suffix == ".npz":
         yield read_npz(path)
     elif path.suffix == ".npy":
@@ -119,10 +141,14 @@ def _read(data: str, inputs: Sequence[TensorInfo]) -> Iterator[Mapping[str, Arra
         raise DataError(f"there is no file {data}", mend=_DATA_HELP)
 
 
-def _read_folder(folder: Path, inputs: Sequence[TensorInfo]) -> Iterator[Mapping[str, Array]]:
+def _read_folder(folder: Path, inputs: Sequence[TensorInfo], say: Say) -> Iterator[Mapping[str, Array]]:
     files = {file.stem: file for file in sorted(folder.glob("*.npy"))}
+    others = sorted(file for file in folder.iterdir() if file.suffix.lower() in (".npz", *SUFFIXES))
+    if not files and others:
+        yield from (_read_one(file, inputs, say) for file in others)
+        return
     if not files:
-        raise DataError(f"{folder} holds no .npy files", mend=_DATA_HELP)
+        raise DataError(f"{folder} holds no .npy files, .npz files or pictures", mend=_DATA_HELP)
     names = [info.name for info in inputs]
     if len(names) != 1 or names[0] in files:
         yield {stem: read_npy(file) for stem, file in files.items()}
@@ -138,6 +164,15 @@ def _read_folder(folder: Path, inputs: Sequence[TensorInfo]) -> Iterator[Mapping
         start += rows
     if labels is not None and start != len(labels):
         raise DataError(f"{folder}: there are {len(labels)} labels for {start} rows", mend="give one for each row")
+
+
+def _read_one(file: Path, inputs: Sequence[TensorInfo], say: Say) -> Mapping[str, Array]:
+    """Read one npz file or picture of a folder of them."""
+    if file.suffix.lower() == ".npz":
+        return read_npz(file)
+    if len(inputs) != 1:
+        raise DataError(f"{file} is a picture, and the model has {len(inputs)} inputs", mend=_DATA_HELP)
+    return {inputs[0].name: load_picture(file, inputs[0], say=say)}
 
 
 def _rank(info: TensorInfo) -> int | None:

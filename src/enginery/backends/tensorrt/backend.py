@@ -80,7 +80,7 @@ class TensorRTBackend:
             from enginery.backends.tensorrt.parsing import unsupported_operators
 
             unsupported = unsupported_operators(load_api(self.name), graph)
-        return Capabilities(offered, ceiling, _MIN_OPSET, unsupported=unsupported, profiles=True)
+        return Capabilities(offered, ceiling, _MIN_OPSET, unsupported=unsupported, profiles=True, int8_rest="fp16")
 
     def variants(self, graph: GraphRecord, machine: MachineRecord) -> tuple[dict[str, Option], ...]:
         """Return what may beat the defaults: profiles of one size where sizes vary, else the highest level.
