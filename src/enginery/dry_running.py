@@ -13,11 +13,11 @@ from enginery.errors import GraphError, UsageError
 from enginery.fitting import Fitter
 from enginery.machine import describe_machine
 from enginery.plain import from_plain
-from enginery.preparation import check_asked, choose_backend, make_design
+from enginery.preparation import asked_precision, check_asked, choose_backend, make_design
 from enginery.progress import Progress
 from enginery.records import DryRunRecord, FindingRecord
 from enginery.sources import opened
-from enginery.spec import BuildSpec, Option, PrecisionPlan, Shape, SourceOptions, SourceSpec, check_precision
+from enginery.spec import BuildSpec, Option, PrecisionPlan, Shape, SourceOptions, SourceSpec
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -34,11 +34,11 @@ def dry_run(
     *,
     backend: str | None = None,
     shapes: Mapping[str, Shape] | None = None,
-    precision: str = "fp32",
+    precision: str | None = None,
     options: Mapping[str, Option] | None = None,
     profiles: Sequence[Mapping[str, Shape]] = (),
     values: Mapping[str, Shape] | None = None,
-    plan: PrecisionPlan | None = None,
+    plan: PrecisionPlan | str | Path | None = None,
     example_inputs: Any = None,
     simplify: bool = True,
     in_process: bool = False,
@@ -61,10 +61,9 @@ def dry_run(
     """
     progress = progress or Progress()
     progress.plan(("export", 5.0), *([("simplify", 5.0)] if simplify else []), ("examine", 2.0))
-    if check_precision(precision) == "best":
-        raise UsageError("one engine has one precision, not 'best'", mend="name a precision")
+    word, plan = asked_precision(precision, plan)
     spec = BuildSpec(
-        dict(shapes or {}), precision, dict(options or {}), tuple(profiles), values=dict(values or {}), plan=plan
+        dict(shapes or {}), word, dict(options or {}), tuple(profiles), values=dict(values or {}), plan=plan
     )
     asked = SourceSpec.of(example_inputs, **said)
     with tempfile.TemporaryDirectory(prefix="enginery-") as name, opened(source, asked) as found:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from enginery import backends
-from enginery.backends.asked import check_precision_offered
+from enginery.backends.asked import check_plan_offered
 from enginery.backends.base import Design, SpecChecker
 from enginery.errors import InputError, UsageError
 from enginery.evaluation import Evaluator
@@ -17,7 +17,7 @@ from enginery.machine import describe_machine
 from enginery.progress import Progress
 from enginery.records import ExportRecord, GraphRecord, ManifestRecord, SimplifyRecord, TensorInfo
 from enginery.sources.base import HandBuilt, Source
-from enginery.spec import BuildSpec, Shape
+from enginery.spec import BuildSpec, PrecisionPlan, Shape, check_precision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CaseSet",
     "Prepared",
+    "asked_precision",
     "bench_case",
     "builder_of",
     "check_asked",
@@ -115,6 +116,34 @@ def choose_backend(source: Source, asked: str | None) -> str:
     return chosen
 
 
+def asked_precision(precision: str | None, plan: PrecisionPlan | str | Path | None) -> tuple[str, PrecisionPlan | None]:
+    """Return the one word for what was asked for, and the plan: fp32 where nothing was said.
+
+    Args:
+        precision: a word, or None for what the plan says.
+        plan: of single nodes, or the file that says it.
+
+    Raises:
+        UnknownNameError: there is no such precision.
+        UsageError: it is ``best``, the plan says something else, or its file cannot be read.
+    """
+    if precision is not None and check_precision(precision) == "best":
+        raise UsageError("one engine has one precision, not 'best'", mend="use `optimize`, or name a precision")
+    if plan is None:
+        return precision or "fp32", None
+    if not isinstance(plan, PrecisionPlan):
+        from enginery.graph.base import read_plan
+
+        plan = read_plan(plan)
+    if precision not in (None, plan.precision, plan.narrowest):
+        said = plan.precision if plan.precision == plan.narrowest else f"{plan.precision} with {plan.narrowest} nodes"
+        raise UsageError(
+            f"{precision} was asked for, and the precision plan says {said}",
+            mend="leave the precision out, or the plan",
+        )
+    return precision or plan.narrowest, plan
+
+
 def check_asked(backend: str, spec: BuildSpec, *, precision: bool = True) -> None:
     """Refuse, before a source is exported, what the backend would refuse for any graph.
 
@@ -131,7 +160,8 @@ def check_asked(backend: str, spec: BuildSpec, *, precision: bool = True) -> Non
     """
     module = backends.get_available(backend)
     if precision:
-        check_precision_offered(backend, spec.precision, module.capabilities(describe_machine()).precisions)
+        offered = module.capabilities(describe_machine())
+        check_plan_offered(backend, spec, offered.precisions, offered.lacks)
     if isinstance(module, SpecChecker):
         module.check_spec(spec)
 

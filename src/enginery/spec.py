@@ -43,6 +43,8 @@ Option: TypeAlias = str | int | float | bool
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 """What a precision may be; ``best`` stands for all that the backends offer."""
 
+_BITS = {"fp32": 32, "tf32": 19, "fp16": 16, "bf16": 16, "int8": 8, "fp8": 8}
+
 OBJECTIVES = ("latency", "throughput", "size")
 """What `optimize` may minimise or, for throughput, maximise."""
 
@@ -318,6 +320,21 @@ class PrecisionPlan:
     def of(self, node: str) -> str:
         """Return the precision of a node by its name."""
         return self.nodes.get(node, self.precision)
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """Every precision that it asks for, its own first."""
+        return tuple(dict.fromkeys((self.precision, *self.nodes.values())))
+
+    @property
+    def narrowest(self) -> str:
+        """One word for the whole: the narrowest precision that it asks for, its own where others are as narrow.
+
+        Example:
+            >>> PrecisionPlan("fp32", {"/encoder/MatMul": "bf16"}).narrowest
+            'bf16'
+        """
+        return min(self.words, key=_BITS.__getitem__)
 
 
 @dataclass(frozen=True)

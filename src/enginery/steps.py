@@ -17,6 +17,7 @@ from enginery.fitting import Fitter
 from enginery.machine import describe_machine
 from enginery.preparation import (
     Prepared,
+    asked_precision,
     bench_case,
     check_asked,
     choose_backend,
@@ -46,7 +47,6 @@ from enginery.spec import (
     SourceOptions,
     SourceSpec,
     VerifySpec,
-    check_precision,
 )
 from enginery.staging import staging
 
@@ -180,11 +180,11 @@ def build(
     *,
     backend: str | None = None,
     shapes: Mapping[str, Shape] | None = None,
-    precision: str = "fp32",
+    precision: str | None = None,
     options: Mapping[str, Option] | None = None,
     profiles: Sequence[Mapping[str, Shape]] = (),
     values: Mapping[str, Shape] | None = None,
-    plan: PrecisionPlan | None = None,
+    plan: PrecisionPlan | str | Path | None = None,
     example_inputs: Any = None,
     simplify: bool = True,
     in_process: bool = False,
@@ -199,11 +199,12 @@ def build(
         output: path of the engine folder; an engine that stands there is replaced.
         backend: its name; None for ``onnxruntime``, or for the one that a hand-built network is written for.
         shapes: the profile of each input.
-        precision: one of `enginery.spec.PRECISIONS`.
+        precision: one of `enginery.spec.PRECISIONS`; None for ``fp32``, or for what the plan says.
         options: the backend's own.
         profiles: narrower profiles inside `shapes`, on a backend that has several.
         values: the range of the values of each input that holds sizes, an axis for each element.
-        plan: precision of single nodes; None where all are `precision`.
+        plan: precision of single nodes, or the file that says it: ``precision.json`` of an engine folder, as it is or
+            edited; None where all are `precision`.
         example_inputs: as for `export`.
         simplify: whether to simplify the graph first.
         in_process: build in this process instead, for debugging.
@@ -212,7 +213,9 @@ def build(
         said: what else is known of the source: see `enginery.spec.SourceSpec`.
 
     Raises:
-        UnknownNameError: no such backend, option or input.
+        UnknownNameError: no such backend, option or input, or the plan names a node that there is not.
+        PrecisionError: the backend cannot compute in the precision here; the message says why.
+        PrecisionMismatchError: another precision was built than was asked for.
         BuildError: the backend refused the graph.
         WorkerError: the build crashed, hung or outgrew its memory.
     """
@@ -222,9 +225,8 @@ def build(
     progress = progress or Progress()
     building = f"build {backend or 'engine'}"
     progress.plan(("export", 5.0), *([("simplify", 5.0)] if simplify else []), (building, 3.0))
-    if check_precision(precision) == "best":
-        raise UsageError("one engine has one precision, not 'best'", mend="use `optimize`, or name a precision")
-    spec = BuildSpec(dict(shapes or {}), precision, dict(options or {}), tuple(profiles), dict(values or {}), plan)
+    word, plan = asked_precision(precision, plan)
+    spec = BuildSpec(dict(shapes or {}), word, dict(options or {}), tuple(profiles), dict(values or {}), plan)
     if backend is not None:
         check_asked(backend, spec)
     storage.refuse_to_replace(output)

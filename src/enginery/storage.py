@@ -28,6 +28,7 @@ from enginery.staging import staging, swap, writing
 __all__ = [
     "LAYERS",
     "MANIFEST",
+    "PLAN",
     "adopt_folder",
     "check_files",
     "hash_file",
@@ -48,6 +49,9 @@ MANIFEST = "engine.json"
 
 LAYERS = "layers.json"
 """The layers of an engine, a list of `enginery.records.LayerRecord`, where its backend tells them."""
+
+PLAN = "precision.json"
+"""The precision of each node, as a file that can be edited and given to another build."""
 
 _CHUNK_BYTES = 1 << 20
 

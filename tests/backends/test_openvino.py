@@ -33,6 +33,7 @@ def model(text):
         if value.name == "w" and value.producer() is None and value not in found.graph.inputs:
             weights = np.random.default_rng(0).standard_normal((16, 16, 3, 3)).astype(np.float32)
             value.const_value = ir.tensor(weights, name="w")
+            value.type = ir.TensorType(ir.DataType.FLOAT)
             found.graph.register_initializer(value)
     return found
 
@@ -175,9 +176,9 @@ def test_refuses_an_unknown_hint(tmp_path):
 
 
 def test_builds_a_real_network(light_models, tmp_path):
-    """ResNet-50 is all fp32, and leaves only OpenVINO's own two files."""
+    """ResNet-50 is all fp32, and leaves OpenVINO's own two files and the plan."""
     built = build(load(light_models / "light_resnet50.onnx"), tmp_path)
-    assert set(built.manifest.files) == {"model.xml", "model.bin"}
+    assert set(built.manifest.files) == {"model.xml", "model.bin", "precision.json"}
     assert set(built.manifest.precision_built) == {"fp32"}
     assert built.manifest.precision_built["fp32"] > 50
 

@@ -78,7 +78,7 @@ def test_two_backends_share_a_graph(sharing, cnn, tmp_path):
     assert notes[0] == f"{placement}; a call hands over 4,096 bytes at the opt sizes between them"
     assert notes[1] == "ONNX Runtime runs Erf (1)"
     assert sorted(path.name for path in built.folder.iterdir()) == [
-        "engine.json", "part_0_sharing", "part_1_onnxruntime", "part_2_sharing", "parts.json",
+        "engine.json", "part_0_sharing", "part_1_onnxruntime", "part_2_sharing", "parts.json", "precision.json",
     ]  # fmt: skip
     rows = engine_text(enginery.inspect(built.folder)).splitlines()
     row = next(line for line in rows if line.strip().startswith("1  ONNX Runtime"))

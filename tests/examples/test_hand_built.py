@@ -41,7 +41,7 @@ def test_its_manifest_is_like_any_other(engine):
     assert [(info.name, str(info.profile)) for info in manifest.inputs] == [("image", "batch:1..8..32x1x8x8")]
     assert [(info.name, info.shape) for info in manifest.outputs] == [("scores", ("batch", 10))]
     assert (manifest.name, manifest.source, manifest.backend) == ("digits", "network digits", "openvino")
-    assert set(manifest.files) == {"model.xml", "model.bin"}
+    assert set(manifest.files) == {"model.xml", "model.bin", "precision.json"}
     assert manifest.build.notes == ()
 
 

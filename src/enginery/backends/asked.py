@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from enginery.errors import PrecisionError, UnknownNameError, UsageError
-from enginery.spec import Option
+from enginery.spec import PRECISIONS, BuildSpec, Option
 
-__all__ = ["OptionRule", "check_options", "check_precision_offered"]
+__all__ = ["OptionRule", "check_options", "check_plan_offered", "check_precision_offered", "read_allowed"]
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
@@ -79,10 +79,45 @@ def check_options(rules: Mapping[str, OptionRule], *given: Mapping[str, Option])
     return values
 
 
-def check_precision_offered(backend: str, precision: str, offered: Iterable[str]) -> None:
-    """Raise `PrecisionError` unless `precision` is among those that the backend offers on this machine."""
+def read_allowed(text: Option) -> tuple[str, ...]:
+    """Read the option ``allow_precision``: precisions that may stand in for those asked for, joined by commas.
+
+    Raises:
+        UnknownNameError: one is none.
+
+    Example:
+        >>> read_allowed("fp32, tf32")
+        ('fp32', 'tf32')
+    """
+    words = tuple(word.strip() for word in str(text).split(",") if word.strip())
+    for word in words:
+        if word not in PRECISIONS:
+            raise UnknownNameError.from_choices("precision of option 'allow_precision':", word, PRECISIONS)
+    return words
+
+
+def check_precision_offered(
+    backend: str, precision: str, offered: Iterable[str], lacks: Mapping[str, str] | None = None
+) -> None:
+    """Raise `PrecisionError` unless `precision` is among those that the backend offers on this machine.
+
+    Args:
+        backend: its name.
+        precision: what was asked for.
+        offered: those that it offers.
+        lacks: why it has not the others, as `enginery.backends.base.Capabilities.lacks` says.
+    """
     if precision not in (known := sorted(offered)):
+        why = (lacks or {}).get(precision, "")
         raise PrecisionError(
-            f"backend {backend!r} cannot compute in {precision} on this machine",
+            f"backend {backend!r} cannot compute in {precision} on this machine{f': {why}' if why else ''}",
             mend=f"it offers: {', '.join(known)}",
         )
+
+
+def check_plan_offered(
+    backend: str, spec: BuildSpec, offered: Collection[str], lacks: Mapping[str, str] | None = None
+) -> None:
+    """Raise `PrecisionError` unless the backend offers every precision that is asked for, the plan's among them."""
+    for precision in (spec.precision, *(spec.plan.words if spec.plan is not None else ())):
+        check_precision_offered(backend, precision, offered, lacks)

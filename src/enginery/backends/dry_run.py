@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from enginery import backends
-from enginery.backends.asked import check_precision_offered
+from enginery.backends.asked import check_plan_offered
 from enginery.backends.base import Backend, Examiner
 from enginery.backends.part_sizes import PartSizes
 from enginery.backends.profiles import with_profiles
@@ -16,8 +16,10 @@ from enginery.errors import EngineryError, GraphError
 from enginery.graph.base import (
     activation_bytes,
     all_nodes,
+    check_plan,
     constants,
     inner_nodes,
+    make_plan,
     partition,
     sized_by_data,
     tensor_infos,
@@ -97,7 +99,8 @@ def _common(module: Backend, name: str, graph: ir.Model, spec: BuildSpec) -> Ite
     """Look at what all backends have in common: precision, operator sets, profiles."""
     offered = module.capabilities(describe_machine())
     try:
-        check_precision_offered(name, spec.precision, offered.precisions)
+        check_plan_offered(name, spec, offered.precisions, offered.lacks)
+        check_plan(graph, spec.plan or make_plan(graph, spec.precision))
     except EngineryError as error:
         yield finding_of(error)
     if refused := offered.opsets.refuses(graph):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import errno
+import json
 import logging
 import shutil
 import time
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from enginery import __version__, backends, storage
-from enginery.backends.asked import check_precision_offered
+from enginery.backends.asked import check_plan_offered
 from enginery.backends.base import Definition, NetworkBuilder, WeightChanger
 from enginery.backends.profiles import with_profiles
 from enginery.backends.session import Session
@@ -26,10 +27,10 @@ from enginery.errors import (
     UnknownNameError,
     UsageError,
 )
-from enginery.graph.base import OpsetLimits, tensor_infos
+from enginery.graph.base import OpsetLimits, make_plan, plan_to_json, tensor_infos
 from enginery.machine import describe_machine, peak_memory_bytes
 from enginery.records import BuildRecord, FileRecord, ManifestRecord
-from enginery.spec import BuildSpec, Option
+from enginery.spec import BuildSpec, Option, PrecisionPlan
 from enginery.staging import is_full, writing
 
 if TYPE_CHECKING:
@@ -139,23 +140,26 @@ def build(
         BackendUnavailableError: the backend's library is not here.
         UsageError: a network was given, and the backend has no API to build one with.
         SourceError: the function that builds the network failed.
-        PrecisionError: the backend cannot compute in ``spec.precision`` here.
+        PrecisionError: the backend cannot compute in ``spec.precision`` here, or in another one of its plan.
+        PrecisionMismatchError: it built another precision than was asked for.
         BuildError: the backend does not read the graph's opset, or refused the graph; the mend is its diagnosis.
         OutputError: `output` cannot be written.
     """
     module = backends.get_available(backend)
     own = None if isinstance(graph, Definition) else graph
     offered = module.capabilities(describe_machine(), own)
-    check_precision_offered(backend, spec.precision, offered.precisions)
+    check_plan_offered(backend, spec, offered.precisions, offered.lacks)
     if (spec.profiles or spec.values) and not offered.profiles:
         what = "narrower profiles" if spec.profiles else "ranges of values"
         raise UsageError(f"{backend} takes no {what}: it is not built for ranges", mend="leave them out")
     if own is not None:
         _check_opset(backend, own, offered.opsets)
         with_profiles(tensor_infos(own.graph.inputs), spec.shapes)
+    plan = _plan_text(own, spec)
     begin = time.perf_counter()
     with storage.new_folder(Path(output)) as folder:
         built = _build_artefact(module, backend, graph, spec, folder)
+        (folder / storage.PLAN).write_text(plan, encoding="utf-8")
         files = storage.record_files(folder)
         record = BuildRecord(
             backend=backend,
@@ -168,6 +172,7 @@ def build(
             peak_memory_bytes=peak_memory_bytes(),
             notes=(*notes, *built.notes),
             parts=built.parts,
+            planned=json.loads(plan)["counts"],
         )
         manifest = _manifest(
             record, built, files, spec, name=_name(graph) or Path(output).stem, source=source,
@@ -215,6 +220,18 @@ def refit(
         )  # fmt: skip
         storage.write_manifest(folder, changed)
     return Engine(Path(output), changed)
+
+
+def _plan_text(graph: ir.Model | None, spec: BuildSpec) -> str:
+    """Return the text of `enginery.storage.PLAN`: the precision of each node, before anything is built.
+
+    Raises:
+        UnknownNameError: the plan names a node that the graph does not have.
+        GraphError: int8 was asked for, and nothing in the graph is quantised.
+    """
+    if graph is None:
+        return plan_to_json(spec.plan or PrecisionPlan(spec.precision))
+    return plan_to_json(spec.plan or make_plan(graph, spec.precision), graph)
 
 
 def _check_opset(backend: str, graph: ir.Model, limits: OpsetLimits) -> None:

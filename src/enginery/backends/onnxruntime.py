@@ -1,4 +1,7 @@
-"""ONNX Runtime. The artefact is ``model.onnx`` as it came, so any other tool can open it; it is optimised at opening.
+"""ONNX Runtime. The artefact is ``model.onnx``, which any other tool can open; it is optimised at opening.
+
+The precision stands in the graph: its types, and its quantisers. What ONNX Runtime makes of it is read back from the
+graph that it optimised: where it has no kernel for fp16, it computes in float32 without a word.
 
 A provider that is asked for and does not come up is an error here: ONNX Runtime itself warns and runs on the CPU.
 """
@@ -14,15 +17,16 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from enginery import optional
-from enginery.backends.asked import OptionRule, check_options, check_precision_offered
+from enginery.backends.asked import OptionRule, check_options, check_plan_offered, read_allowed
+from enginery.backends.audit import check_ran
 from enginery.backends.base import Availability, Built, Capabilities
 from enginery.backends.elements import is_extended
 from enginery.backends.onnxruntime_errors import diagnose
 from enginery.backends.onnxruntime_runners import OrtValueRunner, PlainRunner
-from enginery.backends.precision import count_precisions
+from enginery.backends.precision import Ran, count_ran, read_ran
 from enginery.backends.session import Session
-from enginery.errors import BuildError, ProviderError, UnknownNameError
-from enginery.graph.base import load_model, save_model, tensor_infos
+from enginery.errors import BuildError, PrecisionError, ProviderError, UnknownNameError
+from enginery.graph.base import all_nodes, apply_plan, load_model, make_plan, save_model, tensor_infos
 from enginery.machine import cpu_count
 from enginery.records import GraphRecord, MachineRecord, ManifestRecord, TensorInfo
 from enginery.spec import BuildSpec, Option
@@ -48,7 +52,17 @@ __all__ = [
 _ARTEFACT = "model.onnx"
 _CPU = "CPUExecutionProvider"
 _CUDA = "CUDAExecutionProvider"
-_PRECISIONS = frozenset({"fp32"})
+_PRECISIONS = frozenset({"fp32", "fp16", "bf16", "int8"})
+_LACKS = {
+    "tf32": "it has no TF32 on the CPU, and its CUDA provider is told to compute float32 as float32",
+    "fp8": "it has no kernels that multiply in fp8",
+}
+_NARROW_TYPES = {"FLOAT16": "fp16", "BFLOAT16": "bf16"}
+_NO_KERNEL = re.compile(r"Could not find an implementation for (\w+)\(\d+\) node with name '([^']*)'")
+_WHY_WIDER = {
+    "fp16": "where it has no fp16 kernel, it computes in fp32 between casts, which are left out where two meet",
+    "int8": "where it has no kernel for the quantised form, or is told not to optimise, it dequantises and goes on",
+}
 _LEVELS = {"none": "DISABLE_ALL", "basic": "ENABLE_BASIC", "extended": "ENABLE_EXTENDED", "layout": "ENABLE_LAYOUT",
            "all": "ENABLE_ALL"}  # fmt: skip
 _PIP = {"CUDA": "onnxruntime-gpu", "Tensorrt": "onnxruntime-gpu", "OpenVINO": "onnxruntime-openvino",
@@ -71,10 +85,16 @@ def probe() -> Availability:
 
 
 def capabilities(machine: MachineRecord, graph: ir.Model | None = None) -> Capabilities:
-    """It computes in the graph's own types; which kernels it lacks shows only when a graph is opened."""
-    del machine, graph
+    """It computes in the graph's own types; which kernels it lacks shows only when a graph is opened.
+
+    On the CPU it has hardly a kernel for fp16 and bf16.
+    """
+    del graph
     return Capabilities(
         precisions=_PRECISIONS,
+        lacks=_LACKS,
+        int8_form="whole",
+        by_name=frozenset() if machine.gpus else frozenset({"fp16", "bf16"}),
         max_opset=_opset_ceiling(),
         min_opset=_LOWEST_OPSET,
         max_ir_version=_ir_ceiling(),
@@ -107,26 +127,65 @@ def variants(graph: GraphRecord, machine: MachineRecord) -> tuple[dict[str, Opti
 
 def check_spec(spec: BuildSpec) -> None:
     """Refuse options that it does not have."""
-    _options(spec.options)
+    read_allowed(_options(spec.options)["allow_precision"])
 
 
 def build(graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:
-    """Write ``model.onnx`` (and ``model.onnx.data``), and open it once, so that what cannot run fails here.
+    """Write ``model.onnx`` (and ``model.onnx.data``) in the plan's types, and open it once: what cannot run fails here.
 
     ONNX Runtime's warnings of that opening become the notes.
+
+    Raises:
+        PrecisionError: it has no kernel at all for an operator in the precision asked for; the message names it.
+        PrecisionMismatchError: it computes in another precision than was asked for.
     """
-    check_precision_offered("onnxruntime", spec.precision, _PRECISIONS)
+    check_plan_offered("onnxruntime", spec, _PRECISIONS, _LACKS)
     options = _options(spec.options)
+    allowed = read_allowed(options["allow_precision"])
     options["provider"] = _provider(str(options["provider"]))
-    save_model(graph, folder / _ARTEFACT)
+    plan = spec.plan or make_plan(graph, spec.precision)
+    notes: list[str] = []
+    typed = apply_plan(graph, plan, say=notes.append)
+    save_model(typed, folder / _ARTEFACT)
+    ran, warnings = _try(folder, typed, options, lowered=plan.words not in (("fp32",), ("tf32",)))
+    notes += [*check_ran("ONNX Runtime", ran, plan, allowed, _WHY_WIDER), *warnings]
+    inputs, outputs = tensor_infos(graph.graph.inputs), tensor_infos(graph.graph.outputs)
+    return Built(inputs, outputs, count_ran(ran), options, notes=tuple(notes))
+
+
+def _try(
+    folder: Path, typed: ir.Model, options: Mapping[str, Option], *, lowered: bool
+) -> tuple[tuple[Ran, ...], tuple[str, ...]]:
+    """Open the artefact once; return how its operators compute, and ONNX Runtime's warnings.
+
+    A large graph in float32 is not read back: what it computes in stands in it.
+    """
     size_bytes = sum(file.stat().st_size for file in folder.iterdir())
     with tempfile.TemporaryDirectory(prefix=".optimised", dir=folder) as scratch:
-        optimised = Path(scratch) / _ARTEFACT if size_bytes < _READ_BACK_LIMIT_BYTES else None
+        optimised = Path(scratch) / _ARTEFACT if lowered or size_bytes < _READ_BACK_LIMIT_BYTES else None
         with captured_stderr() as lines:
-            _open_session(folder / _ARTEFACT, options, _WARNING, optimised, pack=False)
-        counts = count_precisions(graph if optimised is None else _read(optimised))
-    inputs, outputs = tensor_infos(graph.graph.inputs), tensor_infos(graph.graph.outputs)
-    return Built(inputs, outputs, counts, options, notes=_warnings(lines))
+            try:
+                _open_session(folder / _ARTEFACT, options, _WARNING, optimised, pack=False)
+            except Exception as error:
+                if (lacking := _without_kernel(error, typed, str(options["provider"]))) is not None:
+                    raise lacking from error
+                raise
+        return read_ran(typed if optimised is None else _read(optimised)), _warnings(lines)
+
+
+def _without_kernel(error: Exception, typed: ir.Model, provider: str) -> PrecisionError | None:
+    """Return what an error means where a node of a narrow type has no kernel; None where it is another."""
+    match = _NO_KERNEL.search(str(error))
+    node = next((node for node in all_nodes(typed) if match and node.name == match[2]), None)
+    values = () if node is None else [value for value in (*node.inputs, *node.outputs) if value is not None]
+    types = [value.dtype.name for value in values if value.dtype is not None and value.dtype.name in _NARROW_TYPES]
+    if node is None or not types:
+        return None
+    word = _NARROW_TYPES[types[0]]
+    return PrecisionError(
+        f"ONNX Runtime {_ort().__version__} has no {word} kernel for {node.op_type} on {provider}: node {node.name!r}",
+        mend=f"keep that node and its like in fp32 in the precision plan, or build {word} with another backend",
+    )
 
 
 def open(folder: Path, manifest: ManifestRecord, options: Mapping[str, Option]) -> Runner:  # noqa: A001
@@ -190,6 +249,7 @@ def _options(*given: Mapping[str, Option]) -> dict[str, Option]:
         "optimization": OptionRule("all", choices=tuple(_LEVELS)),
         "provider": OptionRule(_CPU),
         "spinning": OptionRule(default=True),
+        "allow_precision": OptionRule(""),
     }
     return check_options(rules, *given)
 
@@ -220,6 +280,8 @@ def _open_session(
     asked = _session_options(ort, options, severity)
     if optimised is not None:
         asked.optimized_model_filepath = str(optimised)
+        asked.add_session_config_entry("session.optimized_model_external_initializers_file_name", "weights.bin")
+        asked.add_session_config_entry("session.optimized_model_external_initializers_min_size_in_bytes", "1024")
     if not pack:
         asked.add_session_config_entry("session.disable_prepacking", "1")
     providers = [provider] if provider == _CPU else [_provider_options(ort, provider), _CPU]

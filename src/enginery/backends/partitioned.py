@@ -21,10 +21,10 @@ from enginery.backends.part_sizes import PartSizes
 from enginery.backends.partitioned_runner import OpenPart, PartitionedRunner, placement_of
 from enginery.backends.profiles import with_profiles
 from enginery.errors import BuildError, EngineryError, GraphError, ManifestError
-from enginery.graph.base import Part, Partition, inner_nodes, partition, tensor_infos
+from enginery.graph.base import Part, Partition, all_nodes, inner_nodes, make_plan, partition, tensor_infos
 from enginery.plain import from_json, to_json
 from enginery.records import ManifestRecord, PartRecord
-from enginery.spec import BuildSpec, Option
+from enginery.spec import BuildSpec, Option, PrecisionPlan
 from enginery.storage import write_text
 
 if TYPE_CHECKING:
@@ -261,7 +261,9 @@ class _Job:
         shapes, profiles = self._sizes.profiles(part.inputs)
         options = {**self._spec.options, **self._main.options, **(_NO_PARTITION if self._asked() else {})}
         values = {name: shape for name, shape in self._spec.values.items() if name in part.inputs}
-        return replace(self._spec, shapes=shapes, profiles=profiles, values=values, options=options)
+        whole = make_plan(self._graph, "int8") if self._spec.precision == "int8" else None
+        plan = _plan_of(part, self._spec.plan or whole)
+        return replace(self._spec, shapes=shapes, profiles=profiles, values=values, options=options, plan=plan)
 
     def _asked(self) -> dict[str, Option]:
         """Return what was asked of a backend that has an option for parts, which its own builds must not see."""
@@ -322,6 +324,14 @@ class _Job:
         for name, why in {**cut.moved, **self.refused}.items():
             notes.append(f"{name} runs on {self._rest.label}: {why}")
         return [*notes, *dict.fromkeys(f"{record.label}: {note}" for record in records for note in record.notes)]
+
+
+def _plan_of(part: Part, plan: PrecisionPlan | None) -> PrecisionPlan | None:
+    """Return what a plan says of the nodes of one part."""
+    if plan is None:
+        return None
+    own = {node.name for node in all_nodes(part.model)}
+    return replace(plan, nodes={name: word for name, word in plan.nodes.items() if name in own})
 
 
 def _told_of(names: Iterable[str], text: str) -> str:

@@ -1,14 +1,16 @@
-"""In which precision the operators of a graph compute, counted: what a backend's build read back from its own graph."""
+"""In which precision the operators of a graph compute, read back from what a backend's build made of it."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["count_precisions"]
+__all__ = ["Ran", "count_precisions", "count_ran", "read_ran"]
 
 _OF_TYPE = {
     "FLOAT": "fp32", "DOUBLE": "fp64", "FLOAT16": "fp16", "BFLOAT16": "bf16", "FLOAT8E4M3FN": "fp8",
@@ -21,21 +23,46 @@ _MOVEMENT = frozenset({
     "SpaceToDepth", "Split", "Squeeze", "Tile", "Transpose", "Unsqueeze", "Where",
 })  # fmt: skip
 _INTEGER = ("QLinear", "QGemm", "QAttention", "MatMulInteger", "ConvInteger", "DynamicQuantizeMatMul")
+_HEAVY = ("Conv", "Gemm", "MatMul", "Attention", "LSTM", "GRU", "RNN")
+_CAST_AWAY = ("InsertedPrecisionFreeCast_", "InsertedCast_")
+"""How ONNX Runtime names a tensor that was fp16, where it has no such kernel and takes float32 instead."""
 
 
-def count_precisions(model: ir.Model) -> dict[str, int]:
-    """Count the operators that compute in each precision; those that only move or relabel data are left out.
+@dataclass(frozen=True)
+class Ran:
+    """How one operator of a built graph computes.
 
-    An operator computes in the element type of its first floating-point input. Types that the file does not state
-    (ONNX Runtime writes none for what its optimiser made) follow from the inputs, in the order of the nodes.
+    Args:
+        name: the backend's; empty where it gives none.
+        operator: its kind.
+        asked: the precision that the graph says, or the plan.
+        ran: the precision that it computes in.
+        outputs: names of what it makes, as the graph that was handed over had them.
+    """
 
-    Returns:
-        Precision to number of operators, such as ``{"fp32": 53}``; an operator on integers alone is not counted,
-        one of the quantised operators is ``int8``.
+    name: str
+    operator: str
+    asked: str
+    ran: str
+    outputs: tuple[str, ...] = ()
+
+    @property
+    def heavy(self) -> bool:
+        """Whether it multiplies matrices, where a narrow precision pays."""
+        return any(word in self.operator for word in _HEAVY)
+
+
+def read_ran(model: ir.Model) -> tuple[Ran, ...]:
+    """Say of each operator in which precision it computes, and in which it was asked to.
+
+    Operators that only move or relabel data are left out, and so are those on integers alone. An operator computes in
+    the element type of its first floating-point input. Types that the file does not state (ONNX Runtime writes none
+    for what its optimiser made) follow from the inputs, in the order of the nodes. It was asked for something else
+    where ONNX Runtime cast fp16 tensors away around it, or where it reads what is dequantised.
     """
     import onnx_ir as ir
 
-    found: Counter[str] = Counter()
+    found: list[Ran] = []
     types: dict[ir.Value, str] = {}
     for node in ir.traversal.RecursiveGraphIterator(model.graph):
         inputs = [types.get(value) or _stated(value) for value in node.inputs if value is not None]
@@ -43,11 +70,46 @@ def count_precisions(model: ir.Model) -> dict[str, int]:
         floating = next((name for name in (*inputs, *stated) if name in _OF_TYPE), None)
         for value in node.outputs:
             types[value] = _stated(value) or _cast_to(node) or floating or ""
-        if node.op_type.startswith(_INTEGER):
-            found["int8"] += 1
-        elif floating is not None and node.op_type not in _MOVEMENT:
-            found[_OF_TYPE[floating]] += 1
-    return dict(sorted(found.items()))
+        ran = "int8" if node.op_type.startswith(_INTEGER) else _OF_TYPE[floating] if floating is not None else ""
+        if ran and node.op_type not in _MOVEMENT:
+            outputs = tuple(_own_name(value.name or "") for value in node.outputs)
+            found.append(Ran(node.name or "", node.op_type, _asked(node, ran), ran, outputs))
+    return tuple(found)
+
+
+def count_ran(found: Iterable[Ran]) -> dict[str, int]:
+    """Count the operators that compute in each precision.
+
+    Example:
+        >>> count_ran([Ran("a", "Conv", "fp16", "fp32"), Ran("b", "Relu", "fp32", "fp32")])
+        {'fp32': 2}
+    """
+    return dict(sorted(Counter(one.ran for one in found).items()))
+
+
+def count_precisions(model: ir.Model) -> dict[str, int]:
+    """Count the operators of a graph that compute in each precision; see `read_ran`.
+
+    Returns:
+        Precision to number of operators, such as ``{"fp32": 53}``; one of the quantised operators is ``int8``.
+    """
+    return count_ran(read_ran(model))
+
+
+def _asked(node: ir.Node, ran: str) -> str:
+    names = [node.name, *(value.name for value in (*node.inputs, *node.outputs) if value is not None)]
+    if ran == "fp32" and any((name or "").startswith(_CAST_AWAY) for name in names):
+        return "fp16"
+    first = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    if ran != "int8" and first is not None and first.op_type == "DequantizeLinear":
+        return "int8"
+    return ran
+
+
+def _own_name(tensor: str) -> str:
+    for prefix in _CAST_AWAY:
+        tensor = tensor.removeprefix(prefix)
+    return tensor
 
 
 def _stated(value: ir.Value) -> str:

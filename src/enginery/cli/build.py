@@ -9,7 +9,7 @@ from click.exceptions import Exit
 
 from enginery.cli import options
 from enginery.errors import BuildError
-from enginery.spec import Option, Shape
+from enginery.spec import Option, PrecisionPlan, Shape
 
 __all__ = ["command"]
 
@@ -26,6 +26,7 @@ __all__ = ["command"]
 @options.values
 @options.source_options
 @options.precision
+@options.precision_plan
 @options.option
 @options.no_simplify
 @options.in_process
@@ -40,7 +41,8 @@ def command(
     shapes: dict[str, Shape],
     profiles: tuple[dict[str, Shape], ...],
     values: dict[str, Shape],
-    precision: str,
+    precision: str | None,
+    plan: PrecisionPlan | None,
     options: dict[str, Option],
     simplify: bool,
     in_process: bool,
@@ -56,7 +58,8 @@ def command(
     """
     asked: dict[str, Any] = {
         "backend": backend, "shapes": shapes, "profiles": profiles, "values": values, "precision": precision,
-        "options": options, "simplify": simplify, "in_process": in_process, "limit_s": limit_s, **said_of_source,
+        "plan": plan, "options": options, "simplify": simplify, "in_process": in_process, "limit_s": limit_s,
+        **said_of_source,
     }  # fmt: skip
     if dry_run:
         _dry_run(source, asked, as_json=as_json)

@@ -17,6 +17,7 @@ from enginery.spec import DROPS, OBJECTIVES, PRECISIONS, Option, check_precision
 
 if TYPE_CHECKING:
     from enginery.inputs.base import Range
+    from enginery.spec import PrecisionPlan
 
 __all__ = [
     "SourceCommand",
@@ -42,6 +43,7 @@ __all__ = [
     "parse_environments",
     "parse_options",
     "precision",
+    "precision_plan",
     "profiles",
     "ranges",
     "seed",
@@ -197,6 +199,14 @@ class Number(click.FloatRange):
         return number
 
 
+def _plan(path: str | None) -> PrecisionPlan | None:
+    if path is None:
+        return None
+    from enginery.graph.base import read_plan
+
+    return read_plan(path)
+
+
 def _output(text: str | None) -> str | None:
     if text is not None and not text.strip():
         raise UsageError("the output has an empty name", mend="name what to write")
@@ -233,8 +243,12 @@ output_name = click.option(
     help="What an output is called: one for each, in order, or OLD=NEW for some.",
 )  # fmt: skip
 precision = click.option(
-    "--precision", default="fp32", show_default=True, metavar="NAME",
-    callback=_read(check_precision), help=f"What to compute in: {', '.join(PRECISIONS)}.",
+    "--precision", metavar="NAME", callback=_read(lambda name: name and check_precision(name)),
+    help=f"What to compute in: {', '.join(PRECISIONS)}. Default: fp32, or what the plan says.",
+)  # fmt: skip
+precision_plan = click.option(
+    "--precision-plan", "plan", metavar="FILE", callback=_read(_plan),
+    help="The precision of single nodes: precision.json of an engine folder, as it is or edited.",
 )  # fmt: skip
 precisions = click.option(
     "--precision", default="fp32", show_default=True, metavar="NAME",

@@ -25,7 +25,7 @@ from enginery.errors import (
 from enginery.graph import files
 from enginery.machine import describe_machine
 from enginery.spec import BuildSpec, parse_shapes
-from enginery.storage import LAYERS
+from enginery.storage import LAYERS, PLAN
 
 pytest.importorskip("tensorrt_rtx", exc_type=ImportError)
 
@@ -71,7 +71,7 @@ def test_builds_for_named_gpus_without_one(build):
     """The folder holds the plan as the library writes it, its layers, and what it needs to be opened."""
     engine = build(NET, "image=1..4..16x3x8x8", options={"compute_capabilities": "8.6,8.9,12.0"})
     manifest = engine.manifest
-    assert {ARTEFACT, LAYERS} == set(manifest.files)
+    assert {ARTEFACT, LAYERS, PLAN} == set(manifest.files)
     assert (engine.folder / ARTEFACT).stat().st_size > 10_000
     assert manifest.target.library == RTX
     assert manifest.target.compute_capabilities == ("8.6", "8.9", "12.0")

@@ -126,7 +126,7 @@ class Construction:
         """
         config = self.builder.create_builder_config()
         add_profiles(self.builder, self.network, config, ranges=ranges, values=self.spec.values)
-        configure(self.api, self.builder, config, self.spec.precision, self.options)
+        configure(self.api, self.builder, config, "tf32" if "tf32" in plan.words else plan.precision, self.options)
         set_capabilities(self.api, config, self.capabilities)
         if not self.api.is_typed:
             self.notes += constrain(self.api, self.network, config, plan, graph)

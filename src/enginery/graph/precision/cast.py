@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from enginery.spec import PrecisionPlan
 
-__all__ = ["apply_plan"]
+__all__ = ["apply_plan", "prepared"]
 
 _WORDS = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
 _OPSET_OF_BFLOAT16 = 22  # Conv and its like take it since then
@@ -39,7 +39,7 @@ def apply_plan(model: ir.Model, plan: PrecisionPlan, *, say: Callable[[str], Non
     asked = {low_type(precision).name for precision in (plan.precision, *plan.nodes.values())} - {"FLOAT"}
     if not asked:
         return model
-    typed = _prepared(model, asked)
+    typed = prepared(model, asked)
     caster = _Caster(typed, Types(typed, plan))
     caster.run()
     for note in caster.losses.notes():
@@ -48,8 +48,14 @@ def apply_plan(model: ir.Model, plan: PrecisionPlan, *, say: Callable[[str], Non
     return typed
 
 
-def _prepared(model: ir.Model, asked: set[str]) -> ir.Model:
-    """Return a copy without functions, at an opset that has the types, with every tensor's type inferred."""
+def prepared(model: ir.Model, asked: set[str], *, convert: bool = True) -> ir.Model:
+    """Return a copy without functions, at an opset that has the types, with every tensor's type inferred.
+
+    Args:
+        model: not changed.
+        asked: element types that tensors shall take, such as ``FLOAT16``.
+        convert: whether its nodes are brought to that opset; else it only says so, which is enough to decide on types.
+    """
     from onnx_ir.passes.common import InlinePass
 
     copy, version = model.clone(), model.opset_imports.get("", 1)
@@ -61,11 +67,12 @@ def _prepared(model: ir.Model, asked: set[str]) -> ir.Model:
         needed = max(needed, _OPSET_OF_BFLOAT16)
     if any(is_op(node, "QuantizeLinear", "DequantizeLinear") for node in all_nodes(copy)):
         needed = max(needed, _OPSET_OF_HALF_SCALES)
-    if needed != version:
+    if needed != version and convert:
         copy = convert_opset(copy, needed)
     if problem := infer_types(copy):
         mend = "check the graph with onnx.checker, or export it again"
         raise GraphError(f"the types of the graph's tensors cannot be inferred: {problem}", mend=mend)
+    copy.opset_imports[""] = needed
     return copy
 
 

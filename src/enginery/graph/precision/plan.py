@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING
 
-from enginery.errors import GraphError
+from enginery.errors import GraphError, UnknownNameError
 from enginery.graph.base import all_nodes
-from enginery.plain import from_json, to_json
 from enginery.spec import PrecisionPlan, check_precision
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["check_plan", "make_plan", "plan_from_json", "plan_to_json", "quantised_nodes"]
+__all__ = ["check_plan", "make_plan", "quantised_nodes"]
 
 _QUANTISED = "its inputs are quantised in the graph"
 _CALIBRATE = "quantise it with recorded data first: enginery.steps.quantize(source, output, data=...)"
+_SHOWN = 3
 
 
 def make_plan(model: ir.Model, precision: str, *, rest: str = "fp32") -> PrecisionPlan:
@@ -63,35 +64,20 @@ def check_plan(model: ir.Model, plan: PrecisionPlan) -> None:
     """Refuse a plan that names nodes which the graph does not have, or precisions that there are not.
 
     Raises:
-        UnknownNameError: there is no such precision.
-        GraphError: a node is not in the graph.
+        UnknownNameError: there is no such precision or node; the nearest is suggested.
     """
-    for precision in {plan.precision, *plan.nodes.values()}:
+    for precision in plan.words:
         check_precision(precision)
-    known = {node.name for node in all_nodes(model)}
+    known = {node.name for node in all_nodes(model) if node.name}
     if missing := sorted(set(plan.nodes) - known):
-        shown = ", ".join(repr(name) for name in missing[:3]) + (" and more" if len(missing) > 3 else "")  # noqa: PLR2004
-        mend = "make the plan from this graph, after it was simplified"
-        raise GraphError(f"the precision plan names {shown}, which the graph does not have", mend=mend)
-
-
-def plan_to_json(plan: PrecisionPlan) -> str:
-    """Write a plan as text that can be read and edited.
-
-    Example:
-        >>> plan_from_json(plan_to_json(PrecisionPlan("fp16", {"/Softmax": "fp32"}))).of("/Softmax")
-        'fp32'
-    """
-    return to_json(plan) + "\n"
-
-
-def plan_from_json(text: str) -> PrecisionPlan:
-    """Read what `plan_to_json` wrote.
-
-    Raises:
-        ManifestError: it is no such text.
-    """
-    return from_json(PrecisionPlan, text)
+        shown = ", ".join(repr(name) for name in missing[:_SHOWN])
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        near = difflib.get_close_matches(missing[0], known, n=1, cutoff=0.5)
+        nearest = f"did you mean {near[0]!r}? " if near else ""
+        raise UnknownNameError(
+            f"the precision plan names {shown}{more}, which the graph does not have",
+            mend=f"{nearest}Make the plan from this graph, after it was simplified",
+        )
 
 
 _QUANTISERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
