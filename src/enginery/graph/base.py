@@ -15,19 +15,21 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from enginery.graph.cuts import Cuts
-    from enginery.graph.precision.study import Study
+    from enginery.graph.precision.convert import Loss
     from enginery.graph.precision.study import Study
     from enginery.spec import PrecisionPlan, Shape
 
 __all__ = [
     "LAYOUT",
     "Edge",
+    "NodeStudy",
     "OpsetLimits",
     "Outline",
     "OutlineNode",
     "Part",
     "Partition",
     "Ranges",
+    "Study",
     "Weight",
     "activation_bytes",
     "all_graphs",
@@ -241,6 +243,48 @@ class Ranges:
     method: str
     tensors: Mapping[str, tuple[float, float]]
     batches: int
+
+
+@dataclass(frozen=True)
+class NodeStudy:
+    """What a narrower type may do to one node, as far as the graph tells.
+
+    Args:
+        module: path of the source's module that it came from; empty where nothing tells.
+        lowers: whether it computes lower where the whole graph is asked to.
+        inputs: names of what it reads, in their places; empty where an optional one is left out.
+        outputs: names of the float32 tensors that it makes.
+        losses: what the constants it reads lose, by name.
+    """
+
+    name: str
+    operator: str
+    module: str
+    lowers: bool
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    losses: Mapping[str, Loss]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A graph's nodes under a narrower type.
+
+    Args:
+        largest: largest finite number of the type.
+        normal: smallest normal one.
+        smallest: smallest of all.
+        nodes: every named node, those of subgraphs too, in their order.
+        watched: names of the float32 tensors between nodes of the main graph, in their order.
+        constants: sizes of the float32 constants, by name.
+    """
+
+    largest: float
+    normal: float
+    smallest: float
+    nodes: tuple[NodeStudy, ...]
+    watched: tuple[str, ...]
+    constants: Mapping[str, tuple[int, ...]]
 
 
 def tensor_info(value: ir.Value) -> TensorInfo:

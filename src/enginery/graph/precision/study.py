@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from enginery.graph.base import NodeStudy, Study
 from enginery.graph.modules import module_parts
 from enginery.graph.passes.base import constant_value, is_op
 from enginery.graph.precision.convert import Loss, loss_of, range_of
@@ -17,49 +17,7 @@ from enginery.spec import PrecisionPlan
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["NodeStudy", "Study", "study"]
-
-
-@dataclass(frozen=True)
-class NodeStudy:
-    """One node.
-
-    Args:
-        module: path of the source's module that it came from; empty where nothing tells.
-        lowers: whether it computes lower where the whole graph is asked to.
-        inputs: names of what it reads, in their places; empty where an optional one is left out.
-        outputs: names of the float32 tensors that it makes.
-        losses: what the constants it reads lose, by name.
-    """
-
-    name: str
-    operator: str
-    module: str
-    lowers: bool
-    inputs: tuple[str, ...]
-    outputs: tuple[str, ...]
-    losses: Mapping[str, Loss]
-
-
-@dataclass(frozen=True)
-class Study:
-    """A graph's nodes under a precision.
-
-    Args:
-        largest: largest finite number of the type.
-        normal: smallest normal one.
-        smallest: smallest of all.
-        nodes: every named node, those of subgraphs too, in their order.
-        watched: names of the float32 tensors between nodes of the main graph, in their order.
-        constants: sizes of the float32 constants, by name.
-    """
-
-    largest: float
-    normal: float
-    smallest: float
-    nodes: tuple[NodeStudy, ...]
-    watched: tuple[str, ...]
-    constants: Mapping[str, tuple[int, ...]]
+__all__ = ["study"]
 
 
 def study(model: ir.Model, precision: str) -> Study:
