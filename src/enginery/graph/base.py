@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 
     from enginery.graph.cuts import Cuts
     from enginery.graph.precision.convert import Loss
-    from enginery.graph.precision.study import Study
     from enginery.spec import PrecisionPlan, Shape
 
 __all__ = [
@@ -41,7 +40,6 @@ __all__ = [
     "constants",
     "convert_opset",
     "count_flops",
-    "emulate",
     "cuts_of",
     "emulate",
     "hash_model",
@@ -59,13 +57,11 @@ __all__ = [
     "read_plan",
     "save_model",
     "save_shared",
-    "save_shared",
     "settle_plan",
     "sized_by_data",
     "sizes_of",
     "skeleton",
     "split_layer_norms",
-    "study",
     "study",
     "subgraphs",
     "tensor_info",
@@ -533,37 +529,6 @@ def read_plan(path: str | Path, model: ir.Model | None = None) -> PrecisionPlan:
     from enginery.graph.precision.plan_file import read_plan as read
 
     return read(path, model)
-
-
-def emulate(model: ir.Model, plan: PrecisionPlan) -> ir.Model:
-    """Return a float32 graph that computes what a plan gives, rounding and overflow included, on any backend.
-
-    Every tensor that the plan makes narrow is rounded to its type; sums inside a node stay float32.
-
-    Args:
-        model: not changed.
-        plan: as for `apply_plan`; int8 is not emulated.
-
-    Raises:
-        GraphError: the plan does not fit the graph, or the types of the graph are not known.
-    """
-    from enginery.graph.precision.emulate import emulate as round_as
-
-    return round_as(model, plan)
-
-
-def study(model: ir.Model, precision: str) -> Study:
-    """Say what ``fp16`` or ``bf16`` may do to each node, as far as the graph tells without running it."""
-    from enginery.graph.precision.study import study as look
-
-    return look(model, precision)
-
-
-def save_shared(model: ir.Model, path: Path) -> None:
-    """Write a graph in passing: weights that lie in files beside it stay there; see `enginery.graph.files`."""
-    from enginery.graph.files import save_shared as save
-
-    save(model, path)
 
 
 def emulate(model: ir.Model, plan: PrecisionPlan) -> ir.Model:
