@@ -500,6 +500,7 @@ class VerifyRecord:
     reference_accuracy: float | None = None
     seconds: float = 0.0
     notes: tuple[str, ...] = ()
+    divergence: DivergenceRecord | None = None
 
     @property
     def cosine(self) -> float | None:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from enginery import backends, storage
+from enginery.divergence import FILE as DIVERGENCE
 from enginery.errors import GraphError, SourceError, UnknownNameError, UsageError
 from enginery.fitting import Fitter
+from enginery.locating import Search, opened_against
 from enginery.machine import describe_machine
 from enginery.preparation import (
     Prepared,
@@ -309,6 +311,9 @@ def verify(
     data: str | Path | None = None,
     ranges: Mapping[str, Range] | None = None,
     spec: VerifySpec | None = None,
+    against: str | Path | None = None,
+    layers: bool = False,
+    output: str | Path = "divergence",
     progress: Progress | None = None,
     **said: Unpack[SourceOptions],
 ) -> VerifyRecord:
@@ -321,6 +326,10 @@ def verify(
         data: recorded inputs; random ones where none are given.
         ranges: of the random inputs, by name.
         spec: bound, seed and numbers of runs.
+        against: path of another engine of the same source, or of another source whose tensors have the same names
+            (the float32 original of a typed or quantised file), to compare with instead of `source`.
+        layers: where an output is beyond the bound, look for the first node that is, by building parts of the graph.
+        output: path of the folder for the smallest model that shows it.
         progress: told what is going on.
         said: what else is known of the source: see `enginery.spec.SourceSpec`.
 
@@ -332,8 +341,10 @@ def verify(
 
     spec = spec or VerifySpec()
     progress = progress or Progress()
-    progress.plan(("export", 5.0), ("reference", 5.0), ("verify", 5.0))
+    progress.plan(("export", 5.0), ("reference", 5.0), ("verify", 5.0), *([("locate", 60.0)] if layers else []))
     loaded = engines.load(engine)
+    if layers:
+        storage.refuse_to_replace(Path(output), DIVERGENCE)
     shapes = {info.name: info.profile for info in loaded.manifest.inputs if info.profile is not None}
     asked = SourceSpec.of(example_inputs, **said)
     with tempfile.TemporaryDirectory(prefix="enginery-") as name, opened(source, asked) as found:
@@ -344,10 +355,15 @@ def verify(
             raise UsageError(f"{engine} was not built from {source}: {error.message}", mend=mend) from error
         _check_names(str(engine), loaded.manifest, prepared)
         chosen = make_cases(prepared, data=data, ranges=ranges, seed=spec.seed, say=progress.say)
-        with progress.step("reference"):
-            expected, reference = reference_outputs(prepared, chosen.cases, Path(name))
-        with progress.step("verify"), loaded.open() as session:
-            record = compare(session, chosen.cases, expected, spec=spec, reference=reference, inputs=chosen.described)
+        with opened_against(against, shapes, Path(name) / "against", progress) as other:
+            with progress.step("reference"):
+                outputs_of = reference_outputs if other is None else other.outputs
+                expected, reference = outputs_of(prepared, chosen.cases, Path(name))
+            with progress.step("verify"), loaded.open() as session:
+                inputs = chosen.described
+                record = compare(session, chosen.cases, expected, spec=spec, reference=reference, inputs=inputs)
+            if layers:
+                record = Search(loaded, prepared, other, Path(name), progress).look(record, chosen.cases, Path(output))
     storage.keep_records(loaded.folder, replace(loaded.manifest, verify=record), progress.say)
     return record
 

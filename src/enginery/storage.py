@@ -57,18 +57,22 @@ _CHUNK_BYTES = 1 << 20
 
 
 @contextlib.contextmanager
-def new_folder(path: Path) -> Iterator[Path]:
+def new_folder(path: Path, kind: str = MANIFEST) -> Iterator[Path]:
     """Yield an empty folder that takes the name `path` when the block ends without an error.
 
-    An engine folder that already stands at `path` is replaced; anything else there is left alone.
+    A folder of the same kind, such as an engine, that stands at `path` is replaced; anything else there is left alone.
+
+    Args:
+        path: of the folder.
+        kind: name of the file by which a folder of this kind is known.
 
     Raises:
-        OutputExistsError: `path` is a file, or a folder that is no engine and not empty.
+        OutputExistsError: `path` is a file, or a folder that is of another kind and not empty.
         OutputError: the parent cannot be written to.
         DiskFullError: no space is left.
     """
     path = Path(path).resolve()
-    refuse_to_replace(path)
+    refuse_to_replace(path, kind)
     with staging(path) as folder:
         yield folder
         folder.chmod(0o777 & ~_umask())
@@ -247,8 +251,12 @@ def adopt_folder(staged: Path, path: Path) -> None:
         _fsync(path.parent)
 
 
-def refuse_to_replace(path: Path) -> None:
+def refuse_to_replace(path: Path, kind: str = MANIFEST) -> None:
     """Refuse an output that would take something else's place.
+
+    Args:
+        path: of the output.
+        kind: name of the file by which a folder of the same kind is known.
 
     Raises:
         OutputExistsError: `path` is a file, or a folder with something else than an engine in it.
@@ -256,11 +264,11 @@ def refuse_to_replace(path: Path) -> None:
     """
     refuse_inside_engine(path)
     with writing(path):
-        if path.is_dir() and not is_engine_folder(path) and any(path.iterdir()):
+        if path.is_dir() and not (path / kind).is_file() and any(path.iterdir()):
             mend = "name another output folder, or empty this one"
             raise OutputExistsError(f"{path} is a folder with other things in it", mend=mend)
         if path.exists() and not path.is_dir():
-            raise OutputExistsError(f"{path} is a file", mend="name a folder for the engine")
+            raise OutputExistsError(f"{path} is a file", mend="name a folder")
 
 
 def refuse_inside_engine(path: Path) -> None:

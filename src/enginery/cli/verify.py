@@ -8,7 +8,7 @@ from typing import Any
 import rich_click as click
 
 from enginery.cli import options
-from enginery.errors import VerifyError
+from enginery.errors import UsageError, VerifyError
 from enginery.spec import VerifySpec
 
 __all__ = ["command"]
@@ -24,6 +24,15 @@ __all__ = ["command"]
 @options.ranges
 @options.source_options
 @options.seed
+@click.option(
+    "--against", metavar="PATH",
+    help="Compare with this instead of SOURCE: another engine of it, or the float32 original of a typed file.",
+)  # fmt: skip
+@click.option(
+    "--layers", is_flag=True,
+    help="Where an output is further off than the bound, look for the first node that is, by building parts.",
+)  # fmt: skip
+@options.output("FOLDER", "With --layers: where the smallest model that shows it goes. [default: divergence]")
 @options.as_json
 def command(
     engine: str,
@@ -35,6 +44,9 @@ def command(
     data: str | None,
     ranges: dict[str, Any],
     seed: int,
+    against: str | None,
+    layers: bool,
+    output: str | None,
     as_json: bool,
     **said_of_source: Any,
 ) -> None:
@@ -44,17 +56,24 @@ def command(
 
     Example: enginery verify model.engine model.onnx --max-error 0.001
     """
+    if output is not None and not layers:
+        raise UsageError("-o names a folder for what --layers finds", mend="give --layers too, or leave -o out")
     spec = VerifySpec.of(max_error, min_cosine=min_cosine, max_drop=max_drop, seed=seed)
     from enginery import steps
     from enginery.cli.output import emit, working
     from enginery.reports.text import verify_text
 
     with working() as progress:
-        record = steps.verify(engine, source, data=data, ranges=ranges, spec=spec, progress=progress, **said_of_source)
+        record = steps.verify(
+            engine, source, data=data, ranges=ranges, spec=spec, against=against, layers=layers,
+            output=output or "divergence", progress=progress, **said_of_source,
+        )  # fmt: skip
     emit(record, lambda style: verify_text(record, style), as_json=as_json)
     if not record.passed:
         near = math.isfinite(record.error) and all(check.passed is not False for check in record.checks)
         mend = "raise --max-error if that is near enough, or build with a higher precision"
         if not near:
             mend = "look at what failed above; was the engine built from this source?"
-        raise VerifyError(f"{engine} does not agree with {source}: {record.reason}", mend=mend)
+        if record.divergence is not None and record.divergence.smallest is not None:
+            mend = f"look at {record.divergence.smallest.folder}; this shows it: {record.divergence.smallest.commands}"
+        raise VerifyError(f"{engine} does not agree with {against or source}: {record.reason}", mend=mend)

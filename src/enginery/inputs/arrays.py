@@ -17,7 +17,8 @@ from enginery.inputs.base import Array
 from enginery.records import TensorInfo
 from enginery.spec import show_sizes
 
-__all__ = ["LABELS", "Say", "fit_dtype", "log", "match_names", "read_npy", "read_npz", "shown_array", "shown_input"]
+__all__ = ["LABELS", "Say", "fit_dtype", "log", "match_names", "read_npy", "read_npz", "shown_array", "shown_input",
+           "write_npz"]  # fmt: skip
 
 Say: TypeAlias = Callable[[str], None]
 """Takes one line that the user should see."""
@@ -68,6 +69,17 @@ def read_npz(path: Path) -> dict[str, Array]:
         if not isinstance(array, np.ndarray):
             raise DataError(f"{path} holds {name!r}, which is no array", mend="write it with numpy.savez")
     return arrays
+
+
+def write_npz(arrays: Mapping[str, Array], path: Path) -> None:
+    """Write arrays by name, so that `read_npz` finds them; no pickles.
+
+    numpy's own savez takes names as keywords, and so cannot take an array called ``file``.
+    """
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+                np.save(stream, array, allow_pickle=False)
 
 
 def match_names(

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from enginery.records import CheckRecord, OutputRecord, VerifyRecord
 from enginery.reports import figures
+from enginery.reports.divergence_report import divergence_text
 from enginery.reports.layout import PLAIN, Column, Style, facts, join, paragraph, table
 
 __all__ = ["verify_text"]
@@ -38,7 +39,9 @@ def verify_text(record: VerifyRecord, style: Style = PLAIN) -> str:
         if column.title not in _OPTIONAL or any(row[at] != figures.NOTHING for row in rows)
     ]  # fmt: skip
     outputs = table([_COLUMNS[at] for at in shown], [[row[at] for at in shown] for row in rows], style)
-    return join(outputs if rows else "", _checks(record.checks, style), _facts(record, style), _verdict(record, style))
+    found = divergence_text(record.divergence, style) if record.divergence is not None else ""
+    checks = _checks(record.checks, style)
+    return join(outputs if rows else "", checks, _facts(record, style), found, _verdict(record, style))
 
 
 def _folded(outputs: tuple[OutputRecord, ...]) -> list[OutputRecord]:

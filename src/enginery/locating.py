@@ -1,0 +1,172 @@
+"""What `verify` needs to look for a divergence: what an engine is held against, and the graph it was built of."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from enginery import backends, storage
+from enginery.divergence import Opposite, Suspect, locate_divergence
+from enginery.errors import UsageError
+from enginery.evaluation import Evaluator
+from enginery.fitting import Fitter
+from enginery.machine import describe_machine
+from enginery.part_engines import PartEngines
+from enginery.preparation import Prepared, prepare, reference_of, reference_outputs
+from enginery.progress import Progress
+from enginery.records import DivergenceRecord, ManifestRecord, VerifyRecord
+from enginery.sources import opened
+from enginery.spec import PrecisionPlan, Shape, SourceSpec
+
+if TYPE_CHECKING:
+    from enginery.backends.base import Design
+    from enginery.backends.engine import Engine
+    from enginery.inputs.base import Case
+
+__all__ = ["Against", "Search", "opened_against"]
+
+
+@dataclass(frozen=True)
+class Against:
+    """What an engine is compared with in place of its source: another engine of it, or another source."""
+
+    label: str
+    engine: Engine | None = None
+    prepared: Prepared | None = None
+
+    def outputs(self, prepared: Prepared, cases: Sequence[Case], folder: Path) -> tuple[list[dict[str, Any]], str]:
+        """Run it, in place of what was `prepared`, on every case; return the outputs of each, and what they are."""
+        if self.engine is not None:
+            with self.engine.open() as session:
+                return [session.run(case.feeds) for case in cases], self.label
+        return reference_outputs(self.prepared or prepared, cases, folder)
+
+
+@contextlib.contextmanager
+def opened_against(
+    against: str | Path | None, shapes: Mapping[str, Shape], folder: Path, progress: Progress
+) -> Iterator[Against | None]:
+    """Open what an engine shall be compared with; None where that is its source.
+
+    Raises:
+        EngineFolderError: an engine folder cannot be used.
+        SourceError: another source cannot be taken.
+    """
+    from enginery.backends import engine as engines
+
+    if against is None:
+        yield None
+    elif storage.is_engine_folder(Path(against)):
+        found = engines.load(against)
+        label = f"{against} ({found.manifest.backend} {found.manifest.backend_version}, {found.manifest.precision})"
+        yield Against(label, engine=found)
+    else:
+        folder.mkdir()
+        with opened(str(against), SourceSpec()) as source:
+            prepared = prepare(reference_of(source), folder, shapes=shapes, simplify=False, progress=progress)
+            yield Against(prepared.source.label, prepared=prepared)
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a divergence is looked for in.
+
+    Args:
+        engine: what was verified.
+        prepared: what it was built from, as it was exported, with the engine's shapes.
+        against: what it was compared with; None for its source.
+        folder: for what is made in passing.
+        progress: told what is going on.
+    """
+
+    engine: Engine
+    prepared: Prepared
+    against: Against | None
+    folder: Path
+    progress: Progress
+
+    def look(self, record: VerifyRecord, cases: Sequence[Case], output: Path) -> VerifyRecord:
+        """Add to a record where the engine first leaves what it was compared with; a note where no output does.
+
+        Args:
+            record: what was found.
+            cases: the inputs that it was found with.
+            output: the folder for the smallest model that shows it.
+
+        Raises:
+            UsageError: the engine is no graph, or its outputs are no tensors.
+            OutputError: `output` cannot be written.
+        """
+        worst = max(record.outputs, key=lambda one: one.error, default=None)
+        if worst is None or worst.error <= record.max_error:
+            said = "no output is off by more than --max-error, so there is no node to look for"
+            return replace(record, notes=(*record.notes, said if worst is not None else "no input could be run"))
+        case = next(case for case in cases if case.name == worst.case)
+        with self.progress.step("locate"):
+            return replace(record, divergence=self._locate(record, case, output))
+
+    def _locate(self, record: VerifyRecord, case: Case, output: Path) -> DivergenceRecord:
+        from enginery.graph.base import load_model
+
+        design, note = self._design()
+        home, plan = design.path.parent, _plan_of(self.engine.folder)
+        suspect = Suspect(self.engine.folder, self.engine.manifest, plan, load_model(design.path))
+        with contextlib.ExitStack() as stack:
+            evaluator = stack.enter_context(Evaluator(home))
+            parts = stack.enter_context(PartEngines("suspect", suspect.manifest, plan, home))
+            opposite = Opposite(record.reference)
+            if self.against is not None and self.against.engine is not None:
+                other = self.against.engine
+                run = PartEngines("reference", other.manifest, _plan_of(other.folder), home)
+                opposite = Opposite(record.reference, engine=stack.enter_context(run))
+            elif self.against is not None and self.against.prepared is not None:
+                opposite = Opposite(record.reference, graph=load_model(self.against.prepared.path))
+            found = locate_divergence(
+                suspect, opposite, case, record.max_error, output, parts=parts, progress=self.progress,
+                go_on=lambda model, feeds: evaluator.run(model, [feeds])[0],
+            )  # fmt: skip
+        return replace(found, notes=(*found.notes, *([note] if note else [])))
+
+    def _design(self) -> tuple[Design, str]:
+        """Return the graph that the engine was built from, made again from its source; a note where it is another.
+
+        Whether it was simplified, its hash tells.
+        """
+        wanted = self.engine.manifest.graph_sha256
+        if not wanted:
+            message = f"{self.engine.folder} was built by hand, layer by layer: it has no graph that could be cut"
+            raise UsageError(message, mend="leave out --layers")
+        design = self._fit(self.prepared.design, self.folder)
+        if design.graph_sha256 == wanted:
+            return design, ""
+        home = self.folder / "simplified"
+        home.mkdir()
+        again = prepare(self.prepared.source, home, shapes=_shapes(self.engine.manifest), progress=self.progress)
+        design = self._fit(again.design, home)
+        same = design.graph_sha256 == wanted
+        return (
+            design,
+            "" if same else "the graph that was cut is not to the byte the one that the engine was built of",
+        )
+
+    def _fit(self, design: Design, folder: Path) -> Design:
+        """Bring the graph to the opset that the backends read, as it was for the engine."""
+        other = self.against.engine if self.against is not None else None
+        for manifest in (self.engine.manifest, *([other.manifest] if other is not None else [])):
+            limits = backends.get(manifest.backend).capabilities(describe_machine()).opsets
+            design = Fitter(folder, _shapes(self.engine.manifest), self.progress).fit(design, limits)
+        return design
+
+
+def _shapes(manifest: ManifestRecord) -> dict[str, Shape]:
+    return {info.name: info.profile for info in manifest.inputs if info.profile is not None}
+
+
+def _plan_of(folder: Path) -> PrecisionPlan | None:
+    from enginery.graph.base import plan_from_json
+
+    file = folder / storage.PLAN
+    return plan_from_json(file.read_text(encoding="utf-8")) if file.is_file() else None
