@@ -74,9 +74,10 @@ def test_bf16_is_bf16(tmp_path):
 def test_precisions_follow_the_processor():
     """bf16 and fp16 are offered where the processor has instructions for them."""
     machine = describe_machine()
-    assert openvino.capabilities(replace(machine, isa=("avx2",))).precisions == {"fp32"}
-    assert openvino.capabilities(replace(machine, isa=("avx512_bf16",))).precisions == {"fp32", "bf16"}
-    assert openvino.capabilities(replace(machine, isa=("amx_bf16", "amx_fp16"))).precisions == {"fp32", "bf16", "fp16"}
+    assert openvino.capabilities(replace(machine, isa=("avx2",))).precisions == {"fp32", "int8"}
+    assert openvino.capabilities(replace(machine, isa=("avx512_bf16",))).precisions == {"fp32", "int8", "bf16"}
+    both = openvino.capabilities(replace(machine, isa=("amx_bf16", "amx_fp16")))
+    assert both.precisions == {"fp32", "int8", "bf16", "fp16"}
 
 
 def test_a_layer_below_fp32_is_an_error():

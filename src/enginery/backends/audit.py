@@ -47,10 +47,10 @@ def check_ran(
         reason = f" ({why[word]})" if why and word in why else ""
         meant = [one for one in ran if one.asked == word]
         judged = [one for one in meant if one.heavy] or meant
-        built = [one for one in judged if one.ran == word or one.ran in allowed]
+        built = [one for one in judged if one.ran in (word, *allowed) or _is_narrower(one.ran, word)]
         if judged and len(built) < _HARDLY * len(judged):
             raise _mismatch(label, judged, word, reason)
-        others = [one for one in meant if one.ran != word]
+        others = [one for one in meant if one.ran != word and not _is_narrower(one.ran, word)]
         if not meant:
             notes.append(f"{word} was asked for, and {label} has no operator that could compute in it")
         elif others:
@@ -58,6 +58,11 @@ def check_ran(
             of = f"of {_plural(len(meant))} that should compute in {word}, {label} runs {counts}"
             notes.append(f"{of}: {_listed(others)}{reason}")
     return tuple(notes)
+
+
+def _is_narrower(built: str, asked: str) -> bool:
+    """Say whether an operator is quantised where the rest of its graph was asked to be fp16 or bf16."""
+    return built in ("int8", "fp8") and asked in ("fp16", "bf16")
 
 
 def _mismatch(label: str, judged: Sequence[Ran], word: str, why: str) -> PrecisionMismatchError:

@@ -27,7 +27,7 @@ from enginery.errors import (
     UnknownNameError,
     UsageError,
 )
-from enginery.graph.base import OpsetLimits, make_plan, plan_to_json, tensor_infos
+from enginery.graph.base import OpsetLimits, check_quantised, make_plan, plan_to_json, tensor_infos
 from enginery.machine import describe_machine, peak_memory_bytes
 from enginery.records import BuildRecord, FileRecord, ManifestRecord
 from enginery.spec import BuildSpec, Option, PrecisionPlan
@@ -156,6 +156,7 @@ def build(
         _check_opset(backend, own, offered.opsets)
         with_profiles(tensor_infos(own.graph.inputs), spec.shapes)
     plan = _plan_text(own, spec)
+    planned = json.loads(plan)["counts"]
     begin = time.perf_counter()
     with storage.new_folder(Path(output)) as folder:
         built = _build_artefact(module, backend, graph, spec, folder)
@@ -170,9 +171,9 @@ def build(
             seconds=time.perf_counter() - begin,
             size_bytes=sum(file.bytes for file in files.values()),
             peak_memory_bytes=peak_memory_bytes(),
-            notes=(*notes, *built.notes),
+            notes=(*notes, *built.notes, *_quantised_unasked(built, planned)),
             parts=built.parts,
-            planned=json.loads(plan)["counts"],
+            planned=planned,
         )
         manifest = _manifest(
             record, built, files, spec, name=_name(graph) or Path(output).stem, source=source,
@@ -227,11 +228,21 @@ def _plan_text(graph: ir.Model | None, spec: BuildSpec) -> str:
 
     Raises:
         UnknownNameError: the plan names a node that the graph does not have.
-        GraphError: int8 was asked for, and nothing in the graph is quantised.
+        GraphError: int8 was asked for, and nothing in the graph is quantised, or not what the plan says.
     """
     if graph is None:
         return plan_to_json(spec.plan or PrecisionPlan(spec.precision))
-    return plan_to_json(spec.plan or make_plan(graph, spec.precision), graph)
+    plan = spec.plan or make_plan(graph, spec.precision)
+    check_quantised(graph, plan)
+    return plan_to_json(plan, graph)
+
+
+def _quantised_unasked(built: Built, plan: Mapping[str, int]) -> tuple[str, ...]:
+    """Say where a graph that was given quantised computes in INT8, though nobody asked for that."""
+    number = built.precision_built.get("int8", 0)
+    if not number or "int8" in plan:
+        return ()
+    return (f"the graph that was given is quantised, and {number} of its operators compute in int8: ask for int8",)
 
 
 def _check_opset(backend: str, graph: ir.Model, limits: OpsetLimits) -> None:

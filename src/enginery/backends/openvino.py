@@ -1,7 +1,8 @@
 """OpenVINO on the CPU. The artefact is its own IR, ``model.xml`` and ``model.bin``, weights uncompressed.
 
 The precision is always asked for by name: left to itself, OpenVINO computes an fp32 graph in bf16 on processors that
-have it, without a word. What was really built is read back from the compiled model, layer by layer.
+have it, without a word. It takes no types from the graph, so a plan of single nodes is marks on operators, and what was
+really built is read back from the compiled model, layer by layer.
 """
 
 from __future__ import annotations
@@ -16,18 +17,22 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
 
 from enginery import optional
-from enginery.backends.asked import OptionRule, check_options, check_precision_offered
+from enginery.backends.asked import OptionRule, check_options, check_plan_offered, read_allowed
+from enginery.backends.audit import check_ran
 from enginery.backends.base import Availability, Built, Capabilities, Definition
 from enginery.backends.openvino_errors import diagnose
 from enginery.backends.openvino_layers import count_layers, element_types, precision_notes
 from enginery.backends.openvino_network import check_model, name_ports, network_types, newest_opset, read_ports
+from enginery.backends.openvino_plan import HINTS, check_kept, low_word, mark_kept, owners_of, read_ran
 from enginery.backends.openvino_runner import OpenVinoRunner, find_outputs, find_ports
+from enginery.backends.precision import count_ran
 from enginery.backends.profiles import with_profiles
 from enginery.errors import BuildError, PrecisionError, ProviderError
-from enginery.graph.base import save_model, tensor_infos
+from enginery.graph.base import make_plan, read_plan, save_model, tensor_infos
 from enginery.machine import cpu_count, describe_machine
 from enginery.records import GraphRecord, MachineRecord, ManifestRecord, TensorInfo
-from enginery.spec import BuildSpec, Dim, Option, Shape
+from enginery.spec import BuildSpec, Dim, Option, PrecisionPlan, Shape
+from enginery.storage import PLAN
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -39,8 +44,13 @@ _DEVICE = "CPU"
 # OpenVINO reads a newer opset as its newest, without a word. Its build file names 21 for the releases of 2025
 # (ONNX_OPSET_VERSION of src/frontends/onnx/frontend); for 2026.4 these are the newest schemas inside its frontend.
 _OPSETS = (((2026, 4), 27), ((0, 0), 21))
-_HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f16"}
 _NEEDS_ISA = {"bf16": {"avx512_bf16", "amx_bf16"}, "fp16": {"avx512_fp16", "amx_fp16"}}
+_LACKS = {
+    "tf32": "that is a mode of NVIDIA's GPUs, and it runs on the CPU",
+    "fp8": "it has no kernels that multiply in fp8 on the CPU",
+    **{word: f"the processor has neither {' nor '.join(sorted(isa))}" for word, isa in _NEEDS_ISA.items()},
+}
+_WHY_WIDER = dict.fromkeys(("fp16", "bf16", "int8"), "a hint allows a type, and OpenVINO chooses layer by layer")
 
 
 def probe() -> Availability:
@@ -53,12 +63,12 @@ def probe() -> Availability:
 
 
 def capabilities(machine: MachineRecord, graph: ir.Model | None = None) -> Capabilities:
-    """Offer fp32, and bf16 or fp16 where the processor has instructions for it.
+    """Offer fp32, INT8 of quantised graphs, and bf16 or fp16 where the processor has instructions for it.
 
     It would read a newer opset than the ceiling as if it were the ceiling's, so such a graph is converted before.
     """
     del graph
-    return Capabilities(precisions=_offered(machine), max_opset=_opset_ceiling())
+    return Capabilities(precisions=_offered(machine), max_opset=_opset_ceiling(), lacks=_LACKS, int8_form="asymmetric")
 
 
 def variants(graph: GraphRecord, machine: MachineRecord) -> tuple[dict[str, Option], ...]:
@@ -78,7 +88,7 @@ def variants(graph: GraphRecord, machine: MachineRecord) -> tuple[dict[str, Opti
 
 def check_spec(spec: BuildSpec) -> None:
     """Refuse options that it does not have."""
-    _options(spec.options)
+    read_allowed(_options(spec.options)["allow_precision"])
 
 
 def build(graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:
@@ -86,10 +96,12 @@ def build(graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:
 
     Raises:
         BuildError: an input or output holds texts, or OpenVINO lost one.
-        PrecisionError: fp32 was asked for, and a layer was compiled to less.
+        PrecisionError: it cannot compute in the plan's precisions, or fp32 was asked for and a layer compiled to less.
+        PrecisionMismatchError: it computes in another precision than was asked for.
     """
-    check_precision_offered("openvino", spec.precision, _offered(describe_machine()))
+    check_plan_offered("openvino", spec, _offered(describe_machine()), _LACKS)
     options = _options(spec.options)
+    plan = spec.plan or make_plan(graph, spec.precision)
     inputs, outputs = tensor_infos(graph.graph.inputs), tensor_infos(graph.graph.outputs)
     _refuse_texts((*inputs, *outputs))
     notes: list[str] = []
@@ -99,11 +111,16 @@ def build(graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:
         find_ports(model.inputs, inputs)  # both refuse what OpenVINO has lost
         find_outputs(model.outputs, outputs)
         notes += _bound(model, spec.shapes)
+        owners = owners_of(model, graph)
+        mark_kept(model, plan, owners, graph)
         _library().save_model(model, folder / _ARTEFACT, compress_to_fp16=False)
         del model  # it maps the file that goes with the folder
-    counts = count_layers(_compile(folder, spec.precision, options))
-    notes += [*precision_notes(spec.precision, counts, element_types(graph)), *_integer_notes(inputs)]
-    return Built(inputs, outputs, counts, options, tuple(notes))
+    ran, broken = read_ran(_compile(folder, plan, options), plan, owners, graph)
+    counts, allowed = count_ran(ran), read_allowed(options["allow_precision"])
+    if plan.narrowest in ("fp32", "tf32"):
+        notes += precision_notes("fp32", counts, element_types(graph))
+    notes += [*check_kept(broken, low_word(plan), allowed), *check_ran("OpenVINO", ran, plan, allowed, _WHY_WIDER)]
+    return Built(inputs, outputs, counts, options, (*notes, *_integer_notes(inputs)))
 
 
 def build_network(definition: Definition, spec: BuildSpec, folder: Path) -> Built:
@@ -114,7 +131,7 @@ def build_network(definition: Definition, spec: BuildSpec, folder: Path) -> Buil
         BuildError: an input or output has no name, holds texts, or has another shape than asked for.
         PrecisionError: fp32 was asked for, and a layer was compiled to less.
     """
-    check_precision_offered("openvino", spec.precision, _offered(describe_machine()))
+    check_plan_offered("openvino", spec, _offered(describe_machine()), _LACKS)
     options, ov = _options(spec.options), _library()
     model = check_model(definition.define(newest_opset(ov)), ov.Model, definition.name)
     name_ports(model)
@@ -126,7 +143,7 @@ def build_network(definition: Definition, spec: BuildSpec, folder: Path) -> Buil
     own_types = network_types(model)
     ov.save_model(model, folder / _ARTEFACT, compress_to_fp16=False)
     del model  # it may map the weights' file, which is the user's
-    counts = count_layers(_compile(folder, spec.precision, options))
+    counts = count_layers(_compile(folder, PrecisionPlan(spec.precision), options))
     notes += [*precision_notes(spec.precision, counts, own_types), *_integer_notes(inputs)]
     return Built(inputs, outputs, counts, options, tuple(notes))
 
@@ -139,7 +156,8 @@ def open(folder: Path, manifest: ManifestRecord, options: Mapping[str, Option]) 
         ProviderError: it would run elsewhere than on the CPU.
     """
     values = _options(manifest.options, options)
-    compiled = _compile(folder, manifest.precision, values)
+    plan = read_plan(folder / PLAN) if PLAN in manifest.files else PrecisionPlan(manifest.precision)
+    compiled = _compile(folder, plan, values)
     return OpenVinoRunner(compiled, manifest.inputs, manifest.outputs, _library())
 
 
@@ -174,7 +192,7 @@ def _opset_ceiling() -> int:
 
 
 def _offered(machine: MachineRecord) -> frozenset[str]:
-    return frozenset({"fp32"} | {name for name, isa in _NEEDS_ISA.items() if isa & set(machine.isa)})
+    return frozenset({"fp32", "int8"} | {name for name, isa in _NEEDS_ISA.items() if isa & set(machine.isa)})
 
 
 def _options(*given: Mapping[str, Option]) -> dict[str, Option]:
@@ -182,6 +200,7 @@ def _options(*given: Mapping[str, Option]) -> dict[str, Option]:
         "threads": OptionRule(cpu_count(), low=1),
         "hint": OptionRule("latency", choices=("latency", "throughput")),
         "streams": OptionRule(1, low=1),
+        "allow_precision": OptionRule(""),
     }
     return check_options(rules, *given)
 
@@ -206,12 +225,12 @@ def _dimension(dim: Dim) -> Any:
     return _library().Dimension(dim.min, dim.max) if dim.dynamic else _library().Dimension(dim.min)
 
 
-def _compile(folder: Path, precision: str, options: Mapping[str, Option]) -> Any:
-    hint = _HINTS[precision]
+def _compile(folder: Path, plan: PrecisionPlan, options: Mapping[str, Option]) -> Any:
+    hint = HINTS[low_word(plan)]
     asked = {
         "INFERENCE_PRECISION_HINT": hint,
         # Accuracy mode also rules out quantised activations and caches; the hint above alone does not.
-        "EXECUTION_MODE_HINT": "ACCURACY" if precision == "fp32" else "PERFORMANCE",
+        "EXECUTION_MODE_HINT": "ACCURACY" if plan.words == ("fp32",) else "PERFORMANCE",
         "PERFORMANCE_HINT": str(options["hint"]).upper(),
         "INFERENCE_NUM_THREADS": int(options["threads"]),
         "NUM_STREAMS": int(options["streams"]),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from enginery.errors import PrecisionError
@@ -11,7 +12,7 @@ from enginery.errors import PrecisionError
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["count_layers", "element_types", "precision_notes"]
+__all__ = ["Layer", "count_layers", "element_types", "precision_notes", "read_layers"]
 
 _PRECISION_OF = {"f32": "fp32", "f64": "fp64", "f16": "fp16", "bf16": "bf16"}
 _BYTES = ("i8", "u8")
@@ -22,17 +23,39 @@ _MOVEMENT = frozenset({
 _INT8_LAYERS = frozenset({"Convolution", "Deconvolution", "FullyConnected", "MatMul", "RNNCell", "RNNSeq"})
 
 
-def count_layers(compiled: Any) -> dict[str, int]:
-    """Count the layers that compute in each precision, as the compiled model tells."""
-    found: Counter[str] = Counter()
+@dataclass(frozen=True)
+class Layer:
+    """One layer that computes, as the compiled model tells.
+
+    Args:
+        kind: what it is, such as ``FullyConnected``.
+        precision: what it computes in.
+        names: of the model's operators that it was made of.
+    """
+
+    kind: str
+    precision: str
+    names: tuple[str, ...]
+
+    @property
+    def heavy(self) -> bool:
+        """Whether it multiplies matrices."""
+        return self.kind in _INT8_LAYERS
+
+
+def read_layers(compiled: Any) -> Iterator[Layer]:
+    """Yield every layer; one that only moves data, or computes on integers, has no precision."""
     for layer in compiled.get_runtime_model().get_ordered_ops():
         info = layer.get_rt_info()
         kind, precision = str(info["layerType"].value), str(info["runtimePrecision"].value)
-        if precision in _PRECISION_OF and kind not in _MOVEMENT:
-            found[_PRECISION_OF[precision]] += 1
-        elif precision in _BYTES and kind in _INT8_LAYERS:
-            found["int8"] += 1
-    return dict(sorted(found.items()))
+        names = tuple(name for name in str(info["originalLayersNames"].value).split(",") if name)
+        floating = _PRECISION_OF.get(precision, "") if kind not in _MOVEMENT else ""
+        yield Layer(kind, "int8" if precision in _BYTES and kind in _INT8_LAYERS else floating, names)
+
+
+def count_layers(compiled: Any) -> dict[str, int]:
+    """Count the layers that compute in each precision, as the compiled model tells."""
+    return dict(sorted(Counter(layer.precision for layer in read_layers(compiled) if layer.precision).items()))
 
 
 def precision_notes(precision: str, counts: Mapping[str, int], own: Collection[str]) -> list[str]:

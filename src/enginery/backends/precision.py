@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Ran", "count_precisions", "count_ran", "read_ran"]
+__all__ = ["Ran", "computes", "count_precisions", "count_ran", "read_ran"]
 
 _OF_TYPE = {
     "FLOAT": "fp32", "DOUBLE": "fp64", "FLOAT16": "fp16", "BFLOAT16": "bf16", "FLOAT8E4M3FN": "fp8",
@@ -52,6 +52,11 @@ class Ran:
         return any(word in self.operator for word in _HEAVY)
 
 
+def computes(operator: str) -> bool:
+    """Say whether an operator computes; the others only move or relabel data."""
+    return operator not in _MOVEMENT
+
+
 def read_ran(model: ir.Model) -> tuple[Ran, ...]:
     """Say of each operator in which precision it computes, and in which it was asked to.
 
@@ -71,7 +76,7 @@ def read_ran(model: ir.Model) -> tuple[Ran, ...]:
         for value in node.outputs:
             types[value] = _stated(value) or _cast_to(node) or floating or ""
         ran = "int8" if node.op_type.startswith(_INTEGER) else _OF_TYPE[floating] if floating is not None else ""
-        if ran and node.op_type not in _MOVEMENT:
+        if ran and computes(node.op_type):
             outputs = tuple(_own_name(value.name or "") for value in node.outputs)
             found.append(Ran(node.name or "", node.op_type, _asked(node, ran), ran, outputs))
     return tuple(found)

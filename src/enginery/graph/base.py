@@ -37,6 +37,7 @@ __all__ = [
     "axis_name",
     "calibrate",
     "check_plan",
+    "check_quantised",
     "constants",
     "convert_opset",
     "count_flops",
@@ -494,6 +495,13 @@ def settle_plan(model: ir.Model, plan: PrecisionPlan) -> dict[str, tuple[str, st
 def check_plan(model: ir.Model, plan: PrecisionPlan) -> None:
     """Raise `UnknownNameError` where a plan names nodes or precisions that there are not, with the nearest."""
     from enginery.graph.precision.plan import check_plan as check
+
+    check(model, plan)
+
+
+def check_quantised(model: ir.Model, plan: PrecisionPlan) -> None:
+    """Raise `GraphError` where a plan has nodes in int8, and nothing in the graph quantises what they read."""
+    from enginery.graph.precision.plan import check_quantised as check
 
     check(model, plan)
 

@@ -12,7 +12,7 @@ from enginery.spec import PrecisionPlan, check_precision
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["check_plan", "make_plan", "quantised_nodes"]
+__all__ = ["check_plan", "check_quantised", "make_plan", "quantised_nodes"]
 
 _QUANTISED = "its inputs are quantised in the graph"
 _CALIBRATE = "quantise it with recorded data first: enginery.steps.quantize(source, output, data=...)"
@@ -78,6 +78,15 @@ def check_plan(model: ir.Model, plan: PrecisionPlan) -> None:
             f"the precision plan names {shown}{more}, which the graph does not have",
             mend=f"{nearest}Make the plan from this graph, after it was simplified",
         )
+
+
+def check_quantised(model: ir.Model, plan: PrecisionPlan) -> None:
+    """Raise `GraphError` where a plan has nodes in int8, and nothing in the graph quantises what they read."""
+    quantised = set(quantised_nodes(model))
+    lacking = [name for name, word in plan.nodes.items() if word == "int8" and name not in quantised]
+    if lacking:
+        shown = ", ".join(lacking[:_SHOWN]) + (f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else "")
+        raise GraphError(f"the plan has {shown} in int8, and nothing quantises what they read", mend=_CALIBRATE)
 
 
 _QUANTISERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
