@@ -13,8 +13,9 @@ from enginery.errors import GraphError, UsageError
 from enginery.fitting import Fitter
 from enginery.machine import describe_machine
 from enginery.plain import from_plain
-from enginery.preparation import asked_precision, check_asked, choose_backend, make_design
+from enginery.preparation import asked_precision, check_asked, choose_backend, make_design, reference_of
 from enginery.progress import Progress
+from enginery.quantising import make_quantiser, quantised
 from enginery.records import DryRunRecord, FindingRecord
 from enginery.sources import opened
 from enginery.spec import BuildSpec, Option, PrecisionPlan, Shape, SourceOptions, SourceSpec
@@ -39,6 +40,9 @@ def dry_run(
     profiles: Sequence[Mapping[str, Shape]] = (),
     values: Mapping[str, Shape] | None = None,
     plan: PrecisionPlan | str | Path | None = None,
+    calibration: Any = None,
+    calibration_method: str = "minmax",
+    weight_bits: int | None = None,
     example_inputs: Any = None,
     simplify: bool = True,
     in_process: bool = False,
@@ -74,10 +78,13 @@ def dry_run(
         if design.path.suffix != ".onnx":
             mend = "build it: its own functions say what they cannot do"
             raise UsageError(f"the {found.label} is built by hand, and a dry run reads graphs", mend=mend)
-        limits = backends.get(backend).capabilities(describe_machine()).opsets
+        offered = backends.get(backend).capabilities(describe_machine())
+        examples = reference_of(found).example_feeds() if calibration is not None else None
+        quantiser = make_quantiser(calibration, calibration_method, examples, spec.shapes, folder, progress)
         refused: tuple[FindingRecord, ...] = ()
         try:
-            design = Fitter(folder, spec.shapes, progress).fit(design, limits)
+            design = Fitter(folder, spec.shapes, progress).fit(design, offered.opsets)
+            design, spec = quantised(design, spec, offered, quantiser, weight_bits)
         except GraphError as error:
             refused = (FindingRecord("refused", "", error.message, error.mend),)
         with progress.step("examine"):

@@ -271,7 +271,8 @@ def make_cases(
 ) -> CaseSet:
     """Make the inputs to verify and time with: the data given, and random ones at min, opt and max.
 
-    Random inputs at the opt shape are left out where there is data for it.
+    Where there is data, the ends are cut from it too, for random values may lie where no real ones do; they are random
+    only at shapes that the data does not have.
 
     Raises:
         UnknownNameError: a range names no input.
@@ -290,9 +291,10 @@ def make_cases(
     if data is None:
         return CaseSet(tuple(random), described, opt.name)
     recorded = load_data(data, inputs, say=say)
-    ends = [case for case in random if not _same_shapes(case, recorded[0])]
+    ends = [_from_data(case, data, inputs) for case in random if not _same_shapes(case, recorded[0])]
     rows = sum(_rows(case) for case in recorded)
-    extra = f"; at {' and '.join(case.name for case in ends)}: {described}" if ends else ""
+    made_up = [case.name for case in ends if case in random]
+    extra = f"; at {' and '.join(made_up)}: {described}" if made_up else ""
     return CaseSet((*recorded, *ends), f"{rows} rows of {data}{extra}", recorded[0].name)
 
 
@@ -355,6 +357,15 @@ def _same_shapes(one: Case, other: Case) -> bool:
     return {name: array.shape for name, array in one.feeds.items()} == {
         name: array.shape for name, array in other.feeds.items()
     }
+
+
+def _from_data(random: Case, data: str | Path, inputs: Sequence[TensorInfo]) -> Case:
+    """Return a case of the same shapes with rows of the data; the random one where the data has none of its shapes."""
+    from enginery.inputs.base import Case
+    from enginery.inputs.recorded import stream_data
+
+    cut = next(stream_data(data, inputs, batch=_rows(random), say=lambda _: None))
+    return Case(random.name, cut.feeds, cut.labels) if _same_shapes(cut, random) else random
 
 
 def _rows(case: Case) -> int:

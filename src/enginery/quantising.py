@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from enginery import storage
 from enginery.backends.base import Capabilities, Design
 from enginery.caches import cache_folder
-from enginery.errors import ManifestError, UsageError
+from enginery.errors import GraphError, ManifestError, UsageError
 from enginery.graph.base import Ranges
 from enginery.plain import from_json, to_json
 from enginery.progress import Progress
@@ -21,9 +21,11 @@ from enginery.spec import BuildSpec, PrecisionPlan, Shape
 if TYPE_CHECKING:
     import numpy as np
 
+    from enginery.tuning.candidates import Contestant
+
     Feeds = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
 
-__all__ = ["Calibration", "Quantiser", "make_quantiser", "quantised"]
+__all__ = ["Calibration", "Quantiser", "make_quantiser", "quantise_contestants", "quantised"]
 
 _REASON = "all that can read it do"
 _FORMAT = "1"  # of the ranges that are kept; a change of how they are found changes it
@@ -188,6 +190,62 @@ def quantised(
     plan = spec.plan or _full_plan(design, spec.precision, offered.int8_rest)
     form = "fp8" if "fp8" in low else offered.int8_form
     return quantiser.quantise(design, plan, form), replace(spec, plan=plan)
+
+
+def quantise_contestants(
+    contestants: Sequence[Contestant], designs: Mapping[str, Design], quantiser: Quantiser | None, progress: Progress
+) -> tuple[list[Contestant], dict[str, Design]]:
+    """Let each contestant for int8 or fp8 take a quantised design; one that cannot has the reason as ``missing``.
+
+    Without data they are left out, with a word, unless the graph is quantised already.
+
+    Args:
+        contestants: with designs that their backends read.
+        designs: what they are built from, by name.
+        quantiser: of the user's data; None where there is none.
+        progress: told what is left out.
+
+    Returns:
+        The contestants, and the designs with the quantised ones among them.
+
+    Raises:
+        DataError: no range follows from the data.
+    """
+    found: list[Contestant] = []
+    left_out: list[str] = []
+    all_designs = dict(designs)
+    for contestant in contestants:
+        design = designs[contestant.design]
+        if contestant.missing or contestant.precision not in ("int8", "fp8") or _is_quantised(design):
+            found.append(contestant)
+        elif quantiser is None:
+            left_out.append(contestant.label)
+        else:
+            found.append(_quantised_contestant(contestant, design, quantiser, all_designs))
+    if left_out:
+        progress.say(f"not tried, for want of calibration data: {', '.join(left_out)}; give it with --calibration")
+    return found, all_designs
+
+
+def _quantised_contestant(
+    contestant: Contestant, design: Design, quantiser: Quantiser, designs: dict[str, Design]
+) -> Contestant:
+    form = "fp8" if contestant.precision == "fp8" else contestant.int8_form
+    try:
+        plan = contestant.plan or _full_plan(design, contestant.precision, contestant.int8_rest)
+        made = quantiser.quantise(design, plan, form)
+    except GraphError as error:
+        return replace(contestant, missing=str(error))
+    designs[made.path.stem] = made
+    return replace(contestant, plan=plan, design=made.path.stem, origin=contestant.design)
+
+
+def _is_quantised(design: Design) -> bool:
+    from enginery.graph import base, files
+
+    if design.path.suffix != ".onnx":
+        return True  # built by hand: its author says what it computes in
+    return any(node.op_type == "QuantizeLinear" for node in base.all_nodes(files.load(design.path)))
 
 
 def _full_plan(design: Design, precision: str, rest: str) -> PrecisionPlan:

@@ -456,8 +456,12 @@ class OptimizeSpec:
         max_latency_ms: reject a candidate whose median is above it; None for no bound.
         environments: other interpreters by name, each the path of a Python that has Enginery.
         simplify: whether the graph is simplified first.
+        calibration: where the data lies that INT8 ranges follow from, or what it is; empty where there is none.
+        calibration_method: how a range follows from the values seen.
         job_limit_s: time limit of one build, verification or timing turn in a worker.
         memory_limit_bytes: memory limit of one worker; None for nine tenths of what is free.
+        search_limit_s: time after which one search of a plan between two precisions tries nothing more; 0 for none.
+        resume: path of a folder that keeps what a search measures; one that was killed goes on from it.
     """
 
     shapes: Mapping[str, Shape] = field(default_factory=dict)
@@ -467,8 +471,12 @@ class OptimizeSpec:
     max_latency_ms: float | None = None
     environments: Mapping[str, str] = field(default_factory=dict)
     simplify: bool = True
+    calibration: str = ""
+    calibration_method: str = "minmax"
     job_limit_s: float = 600.0
     memory_limit_bytes: int | None = None
+    search_limit_s: float = 600.0
+    resume: str | None = None
     verify: VerifySpec = field(default_factory=VerifySpec)
     bench: BenchSpec = field(default_factory=BenchSpec)
 
@@ -477,6 +485,8 @@ class OptimizeSpec:
         if self.objective not in OBJECTIVES:
             raise UnknownNameError.from_choices("objective", self.objective, OBJECTIVES)
         _check_positive("the time limit", self.job_limit_s)
+        if not 0 <= self.search_limit_s < math.inf:
+            raise UsageError(f"the time limit of a search is {self.search_limit_s}", mend="give 0 or a number above it")
         if self.max_latency_ms is not None:
             _check_positive("the largest latency", self.max_latency_ms)
         if HERE in self.environments:

@@ -30,6 +30,7 @@ from enginery.preparation import (
     reference_outputs,
 )
 from enginery.progress import Listener, Progress, listening, within
+from enginery.quantising import make_quantiser, quantised
 from enginery.records import (
     BenchRecord,
     DoctorRecord,
@@ -187,6 +188,9 @@ def build(
     profiles: Sequence[Mapping[str, Shape]] = (),
     values: Mapping[str, Shape] | None = None,
     plan: PrecisionPlan | str | Path | None = None,
+    calibration: Any = None,
+    calibration_method: str = "minmax",
+    weight_bits: int | None = None,
     example_inputs: Any = None,
     simplify: bool = True,
     in_process: bool = False,
@@ -207,6 +211,10 @@ def build(
         values: the range of the values of each input that holds sizes, an axis for each element.
         plan: precision of single nodes, or the file that says it: ``precision.json`` of an engine folder, as it is or
             edited; None where all are `precision`.
+        calibration: recorded inputs that INT8 ranges follow from: a path or a loader as for `verify`'s data, or an
+            iterable of inputs, such as a torch DataLoader; None where the graph is quantised already.
+        calibration_method: how a range follows from the values: ``minmax``, ``entropy`` or ``percentile``.
+        weight_bits: 8 or 4 to store the weights of matrix products in so many bits, and compute as `precision` says.
         example_inputs: as for `export`.
         simplify: whether to simplify the graph first.
         in_process: build in this process instead, for debugging.
@@ -217,6 +225,7 @@ def build(
     Raises:
         UnknownNameError: no such backend, option or input, or the plan names a node that there is not.
         PrecisionError: the backend cannot compute in the precision here; the message says why.
+        DataError: no range follows from the calibration data.
         PrecisionMismatchError: another precision was built than was asked for.
         BuildError: the backend refused the graph.
         WorkerError: the build crashed, hung or outgrew its memory.
@@ -237,8 +246,11 @@ def build(
         backend = choose_backend(found, backend)
         check_asked(backend, spec)
         design = make_design(found, folder, shapes=shapes, simplify=simplify, in_process=in_process, progress=progress)
-        limits = backends.get(backend).capabilities(describe_machine()).opsets
-        design = Fitter(folder, spec.shapes, progress).fit(design, limits)
+        offered = backends.get(backend).capabilities(describe_machine())
+        design = Fitter(folder, spec.shapes, progress).fit(design, offered.opsets)
+        examples = reference_of(found).example_feeds() if calibration is not None else None
+        quantiser = make_quantiser(calibration, calibration_method, examples, spec.shapes, folder, progress)
+        design, spec = quantised(design, spec, offered, quantiser, weight_bits)
         with progress.step(building):
             staged = folder / output.name
             _build_at(

@@ -27,6 +27,9 @@ __all__ = ["command"]
 @options.source_options
 @options.precision
 @options.precision_plan
+@options.calibration
+@options.calibration_method
+@options.weight_bits
 @options.option
 @options.no_simplify
 @options.in_process
@@ -43,6 +46,9 @@ def command(
     values: dict[str, Shape],
     precision: str | None,
     plan: PrecisionPlan | None,
+    calibration: str | None,
+    calibration_method: str,
+    weight_bits: int | None,
     options: dict[str, Option],
     simplify: bool,
     in_process: bool,
@@ -58,7 +64,8 @@ def command(
     """
     asked: dict[str, Any] = {
         "backend": backend, "shapes": shapes, "profiles": profiles, "values": values, "precision": precision,
-        "plan": plan, "options": options, "simplify": simplify, "in_process": in_process, "limit_s": limit_s,
+        "plan": plan, "calibration": calibration, "calibration_method": calibration_method, "weight_bits": weight_bits,
+        "options": options, "simplify": simplify, "in_process": in_process, "limit_s": limit_s,
         **said_of_source,
     }  # fmt: skip
     if dry_run:

@@ -26,8 +26,12 @@ __all__ = ["command"]
 @options.backends
 @options.environment
 @options.data
+@options.calibration
+@options.calibration_method
 @options.ranges
 @options.seed
+@options.search_limit
+@options.resume
 @options.no_simplify
 @options.time_limit(600.0, "Most time that one build, verification or timing may take.")
 @options.as_json

@@ -24,6 +24,8 @@ __all__ = [
     "as_json",
     "backend",
     "backends",
+    "calibration",
+    "calibration_method",
     "check_backend",
     "data",
     "environment",
@@ -46,12 +48,15 @@ __all__ = [
     "precision_plan",
     "profiles",
     "ranges",
+    "resume",
+    "search_limit",
     "seed",
     "shapes",
     "signature",
     "source_options",
     "time_limit",
     "values",
+    "weight_bits",
     "weights",
 ]
 
@@ -250,6 +255,18 @@ precision_plan = click.option(
     "--precision-plan", "plan", metavar="FILE", callback=_read(_plan),
     help="The precision of single nodes: precision.json of an engine folder, as it is or edited.",
 )  # fmt: skip
+calibration = click.option(
+    "--calibration", metavar="PATH",
+    help="Recorded inputs that INT8 ranges follow from: a .npz, a folder of arrays or pictures, or file.py:loader.",
+)  # fmt: skip
+calibration_method = click.option(
+    "--calibration-method", default="minmax", show_default=True, metavar="NAME",
+    help="How a range follows from the values seen: minmax, entropy or percentile.",
+)  # fmt: skip
+weight_bits = click.option(
+    "--weight-bits", type=click.Choice(["8", "4"]), callback=_read(lambda text: None if text is None else int(text)),
+    help="Store the weights of matrix products in so many bits, and compute as --precision says.",
+)  # fmt: skip
 precisions = click.option(
     "--precision", default="fp32", show_default=True, metavar="NAME",
     callback=_read(check_precision),
@@ -267,6 +284,14 @@ min_cosine = click.option(
 max_drop = click.option(
     "--max-drop", multiple=True, metavar="METRIC=SHARE", callback=_read(parse_drops),
     help=f"How far a metric may fall below the reference's, such as top1=0.005: {', '.join(DROPS)}.",
+)  # fmt: skip
+search_limit = click.option(
+    "--search-limit", "search_limit_s", type=Number(min=0), default=600.0, show_default=True, metavar="SECONDS",
+    help="Most time that one search of a plan between two precisions may take; 0 for no search.",
+)  # fmt: skip
+resume = click.option(
+    "--resume", metavar="FOLDER",
+    help="Keep what a search measures in this folder; one that was killed goes on from it.",
 )  # fmt: skip
 objective = click.option(
     "--objective", default="latency", show_default=True, metavar="NAME",

@@ -59,6 +59,9 @@ class Contestant:
         engine: an engine folder that was built before; None where it is to be built.
         missing: why it cannot be tried at all; empty where it can.
         plan: precision of single nodes of the design; None where all are `precision`.
+        origin: name of the float design that a quantised one was made from; empty for any other.
+        int8_form: how its backend best reads INT8, as `enginery.backends.base.Capabilities` says.
+        int8_rest: the precision of what is not INT8 then.
     """
 
     label: str
@@ -73,6 +76,9 @@ class Contestant:
     engine: Path | None = None
     missing: str = ""
     plan: PrecisionPlan | None = None
+    origin: str = ""
+    int8_form: str = "symmetric"
+    int8_rest: str = "fp32"
 
 
 def list_candidates(
@@ -164,7 +170,10 @@ def _own(graph: GraphRecord, machine: MachineRecord, spec: OptimizeSpec, probes:
         found = backend.probe()
         if found.usable:
             offered = backend.capabilities(machine)
-            yield from _precise(name, offered.precisions, spec, backend.variants(graph, machine), opsets=offered.opsets)
+            yield from _precise(
+                name, offered.precisions, spec, backend.variants(graph, machine), opsets=offered.opsets,
+                int8=(offered.int8_form, offered.int8_rest),
+            )  # fmt: skip
         elif not _elsewhere(name, probes):
             missing = f"{found.reason}; {found.mend}" if found.mend else found.reason
             yield Contestant(name, "candidate", name, precision=_shown_precision(spec), missing=missing)
@@ -186,7 +195,7 @@ def _foreign(environment: str, python: str, probe: Mapping[str, Any], spec: Opti
             variants = [{}] if _same_here(name, row) else row.get("variants") or [{}]
             yield from _precise(
                 name, frozenset(row["precisions"]), spec, variants, environment=environment, python=python,
-                opsets=opsets,
+                opsets=opsets, int8=(row.get("int8_form", "symmetric"), row.get("int8_rest", "fp32")),
             )  # fmt: skip
 
 
@@ -204,6 +213,7 @@ def _precise(
     environment: str = HERE,
     python: str | None = None,
     opsets: OpsetLimits | None = None,
+    int8: tuple[str, str] = ("symmetric", "fp32"),
 ) -> Iterator[Contestant]:
     """Yield one contestant for each precision and each set of options."""
     precisions = [p for p in PRECISIONS if p in offered] if spec.precision == "best" else [spec.precision]
@@ -215,7 +225,10 @@ def _precise(
             continue
         for options in variants:
             label = _label(name, precision, options, environment)
-            yield Contestant(label, "candidate", name, environment, precision, options, python, opsets=opsets)
+            yield Contestant(
+                label, "candidate", name, environment, precision, options, python, opsets=opsets, int8_form=int8[0],
+                int8_rest=int8[1],
+            )  # fmt: skip
 
 
 def _label(name: str, precision: str, options: Mapping[str, Option], environment: str) -> str:
