@@ -79,6 +79,8 @@ def optimize(
     environments: Mapping[str, str] | None = None,
     simplify: bool = True,
     limit_s: float = 10.0,
+    search_limit_s: float = 600.0,
+    resume: str | Path | None = None,
     spec: OptimizeSpec | None = None,
     progress: Progress | None = None,
     **said: Unpack[SourceOptions],
@@ -103,6 +105,8 @@ def optimize(
         environments: other interpreters by name, each the path of a Python that has Enginery.
         simplify: whether to simplify the graph first.
         limit_s: seconds that one candidate is timed at the most.
+        search_limit_s: seconds after which one search of a plan between two precisions ends; 0 for no search.
+        resume: folder that keeps what a search measures; one that was killed goes on from it.
         spec: everything above in one, with the limits of verification and benchmark; stands over the arguments.
         progress: told what is going on.
         said: what else is known of the source: see `enginery.spec.SourceSpec`.
@@ -139,6 +143,8 @@ def optimize(
         max_latency_ms=max_latency_ms,
         environments=dict(environments or {}),
         simplify=simplify,
+        search_limit_s=search_limit_s,
+        resume=None if resume is None else str(resume),
         verify=VerifySpec.of(max_error, min_cosine=min_cosine, max_drop=max_drop),
         bench=BenchSpec(limit_s=limit_s),
     )
@@ -198,6 +204,8 @@ def _race(
 
 
 def _record(prepared: Prepared, race: Race, spec: OptimizeSpec, output: Path, begin: float) -> OptimizeRecord:
+    from enginery.tuning.words import chosen_words
+
     return OptimizeRecord(
         source=prepared.source.label,
         export=prepared.export,
@@ -210,6 +218,8 @@ def _record(prepared: Prepared, race: Race, spec: OptimizeSpec, output: Path, be
         spec=to_plain(spec),
         seconds=time.monotonic() - begin,
         notes=race.notes,
+        searches=race.searches,
+        words=chosen_words(race.records, race.chosen, race.searches),
     )
 
 

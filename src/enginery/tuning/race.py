@@ -28,11 +28,12 @@ from enginery.errors import (
 )
 from enginery.inputs.base import load_cases
 from enginery.progress import Progress, Step
-from enginery.records import BenchRecord, CandidateRecord
+from enginery.records import BenchRecord, CandidateRecord, SearchRecord
 from enginery.spec import HERE, BenchSpec, OptimizeSpec, Option
 from enginery.tuning.candidates import Contestant
 from enginery.tuning.choose import choose
 from enginery.tuning.lane import Course, Lane, make_room
+from enginery.tuning.refine import refine
 
 __all__ = ["Race", "race", "reason_of", "time_engines"]
 
@@ -51,12 +52,14 @@ class Race:
         chosen: label of the chosen candidate.
         engines: the engine folder of each that was built, by label.
         notes: what a user should know about the run.
+        searches: for plans between two precisions.
     """
 
     records: tuple[CandidateRecord, ...]
     chosen: str
     engines: Mapping[str, Path]
     notes: tuple[str, ...] = ()
+    searches: tuple[SearchRecord, ...] = ()
 
 
 def race(
@@ -97,12 +100,12 @@ def race(
         reference=reference, inputs=inputs,
     )  # fmt: skip
     lanes = _lanes(contestants, course, folder)
-    benches = _run(lanes, course, dict(frameworks or {}), progress)
+    benches, searches = _run(lanes, course, dict(frameworks or {}), progress, folder)
     rows = [_framework_row(label, benches[label]) for label in frameworks or {}]
     rows += [_row(lane, benches.get(lane.contestant.label)) for lane in lanes]
     records, chosen = choose(rows, spec)
     engines = {lane.contestant.label: lane.engine for lane in lanes if lane.build is not None}
-    return Race(records, chosen, engines, tuple(_notes(lanes)))
+    return Race(records, chosen, engines, tuple(_notes(lanes)), searches)
 
 
 def time_engines(
@@ -138,7 +141,7 @@ def time_engines(
     ]
     lanes = _lanes(contestants, course, folder)
     progress = progress or Progress()
-    benches = _run(lanes, course, {}, progress)
+    benches, _ = _run(lanes, course, {}, progress)
     records: dict[str, BenchRecord] = {}
     for lane in lanes:
         found = lane.error or benches[lane.contestant.label]
@@ -168,18 +171,32 @@ def _lanes(contestants: Sequence[Contestant], course: Course, folder: Path) -> l
 
 
 def _run(
-    lanes: Sequence[Lane], course: Course, frameworks: Mapping[str, Timer], progress: Progress
-) -> dict[str, BenchRecord | EngineryError]:
-    """Prepare all lanes one after another, time those that stand, and leave no worker behind."""
-    lanes = [lane for lane in lanes if not lane.contestant.missing]
+    all_lanes: list[Lane],
+    course: Course,
+    frameworks: Mapping[str, Timer],
+    progress: Progress,
+    folder: Path | None = None,
+) -> tuple[dict[str, BenchRecord | EngineryError], tuple[SearchRecord, ...]]:
+    """Prepare all lanes one after another, time those that stand, and leave no worker behind.
+
+    Where `folder` is given, candidates that miss the bounds are refined; their lanes are added to `all_lanes`.
+    """
+    lanes = [lane for lane in all_lanes if not lane.contestant.missing]
+    searches: tuple[SearchRecord, ...] = ()
     _plan(lanes, course.spec.bench, len(frameworks), progress)
     try:
         for at, lane in enumerate(lanes):
             with progress.step(_step(lane)):
                 _prepare(lane, lanes[:at], progress)
+        if folder is not None and course.spec.search_limit_s > 0:
+            refined = refine(lanes, course, folder, progress)
+            searches = refined.searches
+            lanes += refined.lanes
+            all_lanes += refined.lanes
         with progress.step("time") as step:
             standing = [lane for lane in lanes if lane.error is None]
-            return _time(standing, course, frameworks, functools.partial(_foresee, progress, step, course.spec.bench))
+            foresee = functools.partial(_foresee, progress, step, course.spec.bench)
+            return _time(standing, course, frameworks, foresee), searches
     except BaseException:
         for lane in lanes:
             lane.kill()

@@ -6,6 +6,7 @@ decide: where they miss a bound more is raised, and what they can do without is 
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
@@ -43,15 +44,17 @@ Trial: TypeAlias = Callable[[PrecisionPlan], Outcome]
 
 @dataclass(frozen=True)
 class Limits:
-    """How many plans are tried at the most, of each kind.
+    """How long a search goes on at the most.
 
     Args:
-        simulated: rounded in a float32 graph.
-        built: by the backend itself.
+        simulated: how many plans are rounded in a float32 graph.
+        built: how many are built by the backend itself.
+        seconds: after which nothing more is tried.
     """
 
     simulated: int = 96
     built: int = 24
+    seconds: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -59,12 +62,16 @@ class Found:
     """What a search found.
 
     Args:
+        kept: the nodes that stay higher; None where no plan held the bounds.
         plan: that holds the bounds; None where none did.
         steps: all that was tried.
+        unfinished: whether it ended because plans or time ran out.
     """
 
+    kept: tuple[str, ...] | None
     plan: PrecisionPlan | None
     steps: tuple[SearchStepRecord, ...]
+    unfinished: bool = False
 
 
 def search_plan(
@@ -73,7 +80,7 @@ def search_plan(
     build: Trial | None,
     *,
     limits: Limits | None = None,
-    high: str = "fp32",
+    base: PrecisionPlan | None = None,
 ) -> Found:
     """Find a plan that keeps as few nodes higher as the bounds allow.
 
@@ -81,18 +88,21 @@ def search_plan(
         ranking: the nodes that could be lower, and which of them matter most.
         simulate: tries a plan cheaply; None where only the backend can say.
         build: builds and verifies a plan on the real backend; None to simulate only.
-        limits: how many plans to try.
-        high: the precision of nodes that are kept.
+        limits: how long to go on.
+        base: the lowest plan, where it does not give every node the ranking's precision: nodes that are kept lose
+            what it says of them.
     """
-    search = _Search(ranking, limits or Limits(), high)
+    search = _Search(ranking, limits or Limits(), base)
     kept: tuple[str, ...] | None = ()
     if simulate is not None:
+        search.simulated = True
         tries = _Tries(search, "simulated", simulate, search.limits.simulated)
         kept = search.settle(tries, ())
     if build is not None and kept is not None:
         tries = _Tries(search, "built", build, search.limits.built)
         kept = search.settle(tries, kept)
-    return Found(None if kept is None else search.plan(kept), tuple(search.steps))
+    plan = None if kept is None else search.plan(kept)
+    return Found(kept, plan, tuple(search.steps), search.unfinished)
 
 
 def why_kept(row: NodeSensitivityRecord) -> str:
@@ -110,16 +120,23 @@ class _Search:
 
     ranking: SensitivityRecord
     limits: Limits
-    high: str
+    base: PrecisionPlan | None
     steps: list[SearchStepRecord] = field(default_factory=list)
+    unfinished: bool = False
+    simulated: bool = False
 
     def __post_init__(self) -> None:
         self.rows: Mapping[str, NodeSensitivityRecord] = {row.name: row for row in self.ranking.nodes}
+        self.deadline = time.monotonic() + self.limits.seconds
 
     def plan(self, kept: Sequence[str]) -> PrecisionPlan:
         """Return the plan that keeps some nodes."""
-        reasons = {name: why_kept(self.rows[name]) for name in kept}
-        return PrecisionPlan(self.ranking.precision, dict.fromkeys(kept, self.high), reasons)
+        if self.base is None:
+            reasons = {name: why_kept(self.rows[name]) for name in kept}
+            return PrecisionPlan(self.ranking.precision, dict.fromkeys(kept, "fp32"), reasons)
+        gone = set(kept)
+        nodes = {name: precision for name, precision in self.base.nodes.items() if name not in gone}
+        return PrecisionPlan(self.base.precision, nodes, {n: why for n, why in self.base.reasons.items() if n in nodes})
 
     def levels(self, kept: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
         """Return ever larger sets of nodes to keep, with what each adds, from `kept` to all."""
@@ -148,19 +165,30 @@ class _Search:
             kept = raised
         return self._lower(tries, kept)
 
+    def _free(self, tries: _Tries, kept: tuple[str, ...]) -> tuple[str, ...]:
+        """Return what may be lowered: all in a simulation; of a build, not what is sure to be lost elsewhere.
+
+        A library may happen to keep a value that its type cannot hold, as ONNX Runtime does between nodes that it has
+        no float16 kernel for. The next version may not, and a plan goes from backend to backend.
+        """
+        if tries.what == "simulated" or not self.simulated:
+            return kept
+        lost = {row.name for row in self.ranking.nodes if row.dangers and row.dangers[0].severity == "certain"}
+        return tuple(name for name in kept if name not in lost)
+
     def _raise(self, tries: _Tries, kept: tuple[str, ...]) -> tuple[str, ...] | None:
         """Go up in steps that double until the bounds hold, then halve back to the first level that does."""
         levels = self.levels(kept)
         low, step, high = -1, 1, None
         while high is None:
             at = min(low + step, len(levels) - 1)
-            if at <= low:
+            if at <= low or not tries.more():
                 return None
             if tries(levels[at][1], levels[at][0]):
                 high = at
             else:
                 low, step = at, step * 2
-        while high - low > 1 and tries.left:
+        while high - low > 1 and tries.more():
             middle = (low + high) // 2
             if tries(levels[middle][1], f"lower back to: {levels[middle][0]}"):
                 high = middle
@@ -170,15 +198,16 @@ class _Search:
 
     def _lower(self, tries: _Tries, kept: tuple[str, ...]) -> tuple[str, ...]:
         """Lower halves, then quarters, and in the end single nodes, wherever the bounds go on to hold."""
-        size = max(len(kept) // 2, 1)
-        while kept and tries.left:
-            for part in [kept[at : at + size] for at in range(0, len(kept), size)]:
+        free = self._free(tries, kept)
+        size = max(len(free) // 2, 1)
+        while free and tries.more():
+            for part in [free[at : at + size] for at in range(0, len(free), size)]:
                 rest = tuple(name for name in kept if name not in set(part))
-                if tries.left and tries(rest, f"lower again {_shown(part)}"):
+                if tries.more() and tries(rest, f"lower again {_shown(part)}"):
                     kept = rest
             if size == 1:
                 break
-            size = max(size // 2, 1)
+            free, size = tuple(name for name in free if name in set(kept)), max(size // 2, 1)
         return kept
 
 
@@ -191,6 +220,13 @@ class _Tries:
     trial: Trial
     left: int
     known: dict[frozenset[str], bool] = field(default_factory=dict)
+
+    def more(self) -> bool:
+        """Say whether another plan may be tried."""
+        if self.left > 0 and time.monotonic() < self.search.deadline:
+            return True
+        self.search.unfinished = True
+        return False
 
     def __call__(self, kept: Sequence[str], action: str) -> bool:
         key = frozenset(kept)

@@ -84,11 +84,19 @@ class Simulator:
         Raises:
             GraphError: the plan does not fit the graph.
         """
-        trial = self._write(base.emulate(self.model, plan))
-        found = self._call("judge", {
-            "graph": trial, "cases": self._few_cases() if few else self._cases, "expected": self._expected,
-            "spec": self._spec, "reference": self._reference, "inputs": self.inputs,
-        })  # fmt: skip
+        return self.judge_graph(self._write(base.emulate(self.model, plan)), few=few)
+
+    def judge_graph(self, graph: Path, *, few: bool = False) -> VerifyRecord:
+        """Hold the outputs of any graph with the same inputs and outputs against the reference's."""
+        arguments = {
+            "graph": graph.absolute(),
+            "cases": self._few_cases() if few else self._cases,
+            "expected": self._expected,
+            "spec": self._spec,
+            "reference": self._reference,
+            "inputs": self.inputs,
+        }
+        found = self._call("judge", arguments)
         return from_plain(VerifyRecord, found)
 
     def watch(self, study: Study, limit_bytes: int = CHUNK_BYTES) -> tuple[dict[str, Seen], int]:
