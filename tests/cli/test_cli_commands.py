@@ -160,6 +160,17 @@ def test_verify_fails_after_it_has_told(monkeypatch, capsys):
     assert "mend: " in found.err
 
 
+def test_verify_hands_over_what_layers_need(monkeypatch):
+    """The flag, the folder, and what to compare with; a folder alone is a slip."""
+    asked = {}
+    monkeypatch.setattr(steps, "verify", lambda *_args, **given: asked.update(given) or VERIFY)
+    assert main(["verify", "m.engine", "m.onnx", "--layers", "-o", "found", "--against", "n.onnx", "--json"]) == 0
+    assert (asked["layers"], asked["output"], asked["against"]) == (True, "found", "n.onnx")
+    assert main(["verify", "m.engine", "m.onnx", "--json"]) == 0
+    assert (asked["layers"], asked["output"], asked["against"]) == (False, "divergence", None)
+    assert main(["verify", "m.engine", "m.onnx", "-o", "found"]) == 2
+
+
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
