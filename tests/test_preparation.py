@@ -10,7 +10,7 @@ from enginery import preparation
 from enginery.errors import UsageError
 from enginery.progress import Progress
 from enginery.sources import open_source
-from enginery.spec import parse_shapes
+from enginery.spec import PrecisionPlan, parse_shapes
 
 PAIR = """<ir_version: 8, opset_import: ["": 17]>
 pair (int64[batch, length] ids, int64[batch, length] mask) => (int64[batch, length] y) { y = Add(ids, mask) }"""
@@ -82,3 +82,18 @@ def test_the_reference_of_an_onnx_file_is_the_untouched_graph(tmp_path):
     (outputs,), said = preparation.reference_outputs(prepared, cases.cases, tmp_path)
     np.testing.assert_array_equal(outputs["y"], sum(cases.cases[0].feeds.values()))
     assert said == "onnx model pair on onnxruntime without optimisation"
+
+
+def test_one_word_for_what_was_asked(tmp_path):
+    """A plan gives its narrowest precision; a precision beside it must be its own."""
+    plan = PrecisionPlan("fp32", {"a": "int8", "b": "fp16"})
+    (tmp_path / "precision.json").write_text('{"precision": "bf16"}')
+    assert preparation.asked_precision(None, None) == ("fp32", None)
+    assert preparation.asked_precision("tf32", None) == ("tf32", None)
+    assert preparation.asked_precision(None, plan) == ("int8", plan)
+    assert preparation.asked_precision("fp32", plan) == ("fp32", plan)
+    assert preparation.asked_precision(None, tmp_path) == ("bf16", PrecisionPlan("bf16"))
+    with pytest.raises(UsageError, match="fp16 was asked for, and the precision plan says fp32 with int8 nodes"):
+        preparation.asked_precision("fp16", plan)
+    with pytest.raises(UsageError, match="not 'best'"):
+        preparation.asked_precision("best", None)

@@ -253,6 +253,7 @@ def _probe_backend(name: str, graph: GraphRecord | None) -> dict[str, Any]:
         "reason": found.reason,
         "mend": found.mend,
         "precisions": sorted(offered.precisions) if offered is not None else [],
+        "by_name": sorted(offered.by_name) if offered is not None else [],
         "opsets": offered.opsets if offered is not None else None,
         **({"int8_form": offered.int8_form, "int8_rest": offered.int8_rest} if offered is not None else {}),
         "variants": variants,

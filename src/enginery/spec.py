@@ -462,6 +462,7 @@ class OptimizeSpec:
         memory_limit_bytes: memory limit of one worker; None for nine tenths of what is free.
         search_limit_s: time after which one search of a plan between two precisions tries nothing more; 0 for none.
         resume: path of a folder that keeps what a search measures; one that was killed goes on from it.
+        plan: precision of single nodes, for every candidate; None where `precision` says it all.
     """
 
     shapes: Mapping[str, Shape] = field(default_factory=dict)
@@ -477,6 +478,7 @@ class OptimizeSpec:
     memory_limit_bytes: int | None = None
     search_limit_s: float = 600.0
     resume: str | None = None
+    plan: PrecisionPlan | None = None
     verify: VerifySpec = field(default_factory=VerifySpec)
     bench: BenchSpec = field(default_factory=BenchSpec)
 
@@ -489,6 +491,9 @@ class OptimizeSpec:
             raise UsageError(f"the time limit of a search is {self.search_limit_s}", mend="give 0 or a number above it")
         if self.max_latency_ms is not None:
             _check_positive("the largest latency", self.max_latency_ms)
+        if self.plan is not None and self.precision not in ("fp32", self.plan.precision, self.plan.narrowest):
+            said = f"{self.precision} was asked for, and the precision plan says {self.plan.narrowest}"
+            raise UsageError(said, mend="leave the precision out, or the plan")
         if HERE in self.environments:
             raise UsageError(f"{HERE!r} is this interpreter's own environment", mend="call the other one otherwise")
 

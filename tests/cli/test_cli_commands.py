@@ -25,7 +25,7 @@ from enginery.records import (
     TensorInfo,
     VerifyRecord,
 )
-from enginery.spec import BenchSpec, Example, Shape, VerifySpec
+from enginery.spec import BenchSpec, Example, PrecisionPlan, Shape, VerifySpec
 
 MACHINE = MachineRecord("Linux", "CPU", 2, 2**30, (), (), None, None, "3.11", "0.1", {})
 X = TensorInfo("x", "float32", ("batch", 4))
@@ -130,6 +130,17 @@ def test_build_passes_its_options(asked, capsys):
     assert given["options"] == {"threads": 2, "spin": False}
     assert given["simplify"] is True
     assert capsys.readouterr().out.startswith("engine")
+
+
+def test_a_precision_plan_is_read_from_its_file(asked, tmp_path):
+    """Build and optimize take the file of an engine; no precision is passed on where none was given."""
+    (tmp_path / "precision.json").write_text('{"precision": "fp16", "nodes": {"/Softmax": "fp32"}}')
+    plan = PrecisionPlan("fp16", {"/Softmax": "fp32"})
+    assert main(["build", "m.onnx", "-o", "m.engine", "--precision-plan", str(tmp_path)]) == 0
+    assert (asked["build"][1]["plan"], asked["build"][1]["precision"]) == (plan, None)
+    assert main(["optimize", "m.onnx", "--precision-plan", str(tmp_path / "precision.json")]) == 0
+    assert asked["optimize"][1]["spec"].plan == plan
+    assert main(["build", "m.onnx", "-o", "m.engine", "--precision-plan", str(tmp_path / "mine.json")]) == 2
 
 
 def test_bench_passes_engines_in_order(asked):

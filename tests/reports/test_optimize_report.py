@@ -119,3 +119,13 @@ def test_next_steps_name_the_engine_and_its_inputs():
     text = next_steps_text(literal.optimized())
     assert "enginery run resnet50.engine image=image.npy -o outputs.npz" in text
     assert 'enginery.load("resnet50.engine")' in text
+
+
+def test_the_precision_built_stands_beside_the_one_asked_for():
+    """A candidate that computes in one precision throughout has one word; any other says what was read back."""
+    record = literal.optimized()
+    rows = [row for row in record.candidates if row.build is not None]
+    mixed = replace(rows[0], build=replace(rows[0].build, precision_built={"fp32": 3, "int8": 24}), precision="int8")
+    text = optimize_text(replace(record, candidates=(mixed, *rows[1:])), Style(160))
+    assert "int8 (3 fp32+24 int8)" in text
+    assert "fp32 (" not in text

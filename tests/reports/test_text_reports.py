@@ -62,6 +62,14 @@ def test_engine_text_tells_precision_asked_and_built():
     assert "20.0 ±0.1 ms, 400 rows/s at image 8x3x224x224" in text
 
 
+def test_engine_text_tells_what_a_plan_asked_for():
+    """Where nodes differ, how many are asked for in each precision stands beside what was built."""
+    record = literal.manifest()
+    build = replace(record.build, planned={"fp16": 40, "fp32": 3})
+    text = engine_text(replace(record, build=build, precision="fp16", precision_built={"fp16": 30, "fp32": 2}))
+    assert "asked for fp16: fp16 (40 nodes), fp32 (3 nodes); built fp16 (30 operators), fp32 (2 operators)" in text
+
+
 def test_engine_text_without_records_says_so():
     """An engine that was neither verified nor timed is not said to be."""
     text = engine_text(replace(literal.manifest(), verify=None, bench=None, build=None))

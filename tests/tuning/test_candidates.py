@@ -8,10 +8,10 @@ import pytest
 
 from enginery import backends
 from enginery.backends.base import Availability, Capabilities
-from enginery.errors import EnvironmentSetupError, UnknownNameError
+from enginery.errors import EnvironmentSetupError, UnknownNameError, UsageError
 from enginery.machine import describe_machine
 from enginery.records import GraphRecord
-from enginery.spec import OptimizeSpec
+from enginery.spec import OptimizeSpec, PrecisionPlan
 from enginery.tuning.candidates import arrange_candidates, list_candidates
 
 GRAPH = GraphRecord("g", (), (), 1, {}, 0, 0, None, {"": 17}, 8, "", ())
@@ -78,6 +78,28 @@ def test_best_is_every_precision_that_a_backend_offers():
     names, found = labels(precision="best", backends=("swift",))
     assert names == ["onnxruntime, plain", "swift", "swift bf16", "swift int8"]
     assert [one.precision for one in found[1:]] == ["fp32", "bf16", "int8"]
+
+
+def test_best_leaves_out_what_is_taken_by_name_alone(table):
+    """A precision without kernels worth the name is tried where it is asked for, and else not."""
+    offered = Capabilities(frozenset({"fp32", "fp16"}), 20, by_name=frozenset({"fp16"}))
+    table["swift"].capabilities = lambda _machine, _graph=None: offered
+    assert labels(precision="best", backends=("swift",))[0] == ["onnxruntime, plain", "swift"]
+    assert labels(precision="fp16", backends=("swift",))[0] == ["onnxruntime, plain", "swift fp16"]
+
+
+@pytest.mark.usefixtures("table")
+def test_a_plan_is_every_candidates_plan():
+    """Each candidate gets it; a backend that lacks one of its precisions says so; the baseline stays as it is."""
+    plan = PrecisionPlan("fp32", {"a": "bf16"})
+    names, found = labels(plan=plan, backends=("swift", "onnxruntime"))
+    assert names == ["onnxruntime, plain", "swift bf16", "onnxruntime bf16"]
+    assert [one.plan for one in found] == [None, plan, None]
+    assert found[2].missing == "it cannot compute in bf16 here; it offers fp32"
+    with pytest.raises(
+        UsageError, match="fp16 was asked for, and the precision plan says bf16"
+    ):
+        OptimizeSpec(precision="fp16", plan=plan)
 
 
 @pytest.mark.usefixtures("table")

@@ -18,6 +18,7 @@ __all__ = ["command"]
 @options.shapes
 @options.source_options
 @options.precisions
+@options.precision_plan
 @options.max_error
 @options.min_cosine
 @options.max_drop

@@ -119,7 +119,11 @@ def _ranges(shapes: Mapping[str, Shape]) -> str:
 
 
 def _precision(record: ManifestRecord) -> str:
-    return f"asked for {record.precision}; built {_counted(record.precision_built) or 'unknown'}"
+    """Say what was asked for, node by node where nodes differ, and what was read back."""
+    planned = record.build.planned if record.build else {}
+    mixed = ", ".join(f"{word} ({figures.plural(number, 'node')})" for word, number in planned.items())
+    asked = f"{record.precision}: {mixed}" if len(planned) > 1 else record.precision
+    return f"asked for {asked}; built {_counted(record.precision_built) or 'unknown'}"
 
 
 def _counted(built: Mapping[str, int]) -> str:

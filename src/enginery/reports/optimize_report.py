@@ -110,7 +110,7 @@ def _row(row: CandidateRecord, compared: _Compared, notes: list[str]) -> list[st
     return [
         ">" if row.status == "chosen" else "",
         row.label,
-        row.precision,
+        _precision(row),
         figures.median_ms(bench) if bench else figures.NOTHING,
         figures.integer(bench.throughput) if bench else figures.NOTHING,
         figures.ratio(speed_up(_bench(compared.source), bench)),
@@ -120,6 +120,15 @@ def _row(row: CandidateRecord, compared: _Compared, notes: list[str]) -> list[st
         figures.byte_size(row.build.size_bytes) if row.build else figures.NOTHING,
         _status(row, notes),
     ]
+
+
+def _precision(row: CandidateRecord) -> str:
+    """Say what was asked for, and beside it what was read back where that is not the same throughout."""
+    built = row.build.precision_built if row.build else {}
+    if set(built) <= {row.precision}:
+        return row.precision
+    said = "+".join(f"{number} {word}" if number else word for word, number in built.items())
+    return f"{row.precision} ({said})"
 
 
 def _bench(row: CandidateRecord | None) -> BenchRecord | None:

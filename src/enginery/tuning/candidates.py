@@ -5,7 +5,7 @@ A hand-built network is tried on its own backend, beside what the converters mak
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -172,7 +172,7 @@ def _own(graph: GraphRecord, machine: MachineRecord, spec: OptimizeSpec, probes:
             offered = backend.capabilities(machine)
             yield from _precise(
                 name, offered.precisions, spec, backend.variants(graph, machine), opsets=offered.opsets,
-                int8=(offered.int8_form, offered.int8_rest),
+                int8=(offered.int8_form, offered.int8_rest), by_name=offered.by_name,
             )  # fmt: skip
         elif not _elsewhere(name, probes):
             missing = f"{found.reason}; {found.mend}" if found.mend else found.reason
@@ -196,6 +196,7 @@ def _foreign(environment: str, python: str, probe: Mapping[str, Any], spec: Opti
             yield from _precise(
                 name, frozenset(row["precisions"]), spec, variants, environment=environment, python=python,
                 opsets=opsets, int8=(row.get("int8_form", "symmetric"), row.get("int8_rest", "fp32")),
+                by_name=frozenset(row.get("by_name", ())),
             )  # fmt: skip
 
 
@@ -214,21 +215,29 @@ def _precise(
     python: str | None = None,
     opsets: OpsetLimits | None = None,
     int8: tuple[str, str] = ("symmetric", "fp32"),
+    by_name: frozenset[str] = frozenset(),
 ) -> Iterator[Contestant]:
     """Yield one contestant for each precision and each set of options."""
-    precisions = [p for p in PRECISIONS if p in offered] if spec.precision == "best" else [spec.precision]
-    for precision in precisions:
-        if precision not in offered:
-            missing = f"it cannot compute in {precision} here; it offers {', '.join(sorted(offered))}"
+    for precision in _wanted(spec, offered - by_name):
+        lacking = [word for word in (precision, *(spec.plan.words if spec.plan else ())) if word not in offered]
+        if lacking:
+            missing = f"it cannot compute in {lacking[0]} here; it offers {', '.join(sorted(offered))}"
             label = _label(name, precision, {}, environment)
             yield Contestant(label, "candidate", name, environment, precision, python=python, missing=missing)
             continue
         for options in variants:
             label = _label(name, precision, options, environment)
             yield Contestant(
-                label, "candidate", name, environment, precision, options, python, opsets=opsets, int8_form=int8[0],
-                int8_rest=int8[1],
+                label, "candidate", name, environment, precision, options, python, plan=spec.plan, opsets=opsets,
+                int8_form=int8[0], int8_rest=int8[1],
             )  # fmt: skip
+
+
+def _wanted(spec: OptimizeSpec, worth: Collection[str]) -> list[str]:
+    """Return the precisions to try: that of the plan, the one asked for, or all that are worth it."""
+    if spec.plan is not None:
+        return [spec.plan.narrowest]
+    return [p for p in PRECISIONS if p in worth] if spec.precision == "best" else [spec.precision]
 
 
 def _label(name: str, precision: str, options: Mapping[str, Option], environment: str) -> str:
