@@ -423,7 +423,8 @@ def normalise(model: ir.Model) -> None:
     """Bring a model that was read into the form that all else relies on, in place.
 
     Inputs that also are initializers, as every weight was before IR version 4, are dropped from the inputs; ONNX's own
-    operator set, which may also be spelled ``ai.onnx``, has the empty name (onnx_ir does the same for nodes).
+    operator set, which may also be spelled ``ai.onnx``, has the empty name (onnx_ir does the same for nodes). Every
+    node has a name of its own.
     """
     for graph in model.graphs():
         kept = [value for value in graph.inputs if not value.is_initializer()]
@@ -434,6 +435,9 @@ def normalise(model: ir.Model) -> None:
     for imports in (model.opset_imports, *(function.opset_imports for function in model.functions.values())):
         if "ai.onnx" in imports:
             imports[""] = max(imports.pop("ai.onnx"), imports.get("", 0))
+    from enginery.graph.node_names import name_nodes
+
+    name_nodes(model)
 
 
 def convert_opset(model: ir.Model, target: int) -> ir.Model:
@@ -459,14 +463,17 @@ def make_plan(model: ir.Model, precision: str, *, rest: str = "fp32") -> Precisi
     return make(model, precision, rest=rest)
 
 
-def apply_plan(model: ir.Model, plan: PrecisionPlan, *, say: Callable[[str], None] | None = None) -> ir.Model:
+def apply_plan(
+    model: ir.Model, plan: PrecisionPlan, *, convert_io: bool = False, say: Callable[[str], None] | None = None
+) -> ir.Model:
     """Return a graph whose element types are those of a plan: the graph itself where there is nothing to cast.
 
-    Inputs and outputs keep their types. Weights beyond a type's range become its largest finite value.
+    Weights beyond a type's range become its largest finite value.
 
     Args:
         model: not changed; the result shares its weights where they stay as they are.
         plan: its nodes must be in the graph. tf32 and int8 are float32 in the graph.
+        convert_io: whether inputs and outputs of float32 take the plan's own type; they keep theirs otherwise.
         say: told what a user should know, such as weights that were beyond the range.
 
     Raises:
@@ -474,7 +481,7 @@ def apply_plan(model: ir.Model, plan: PrecisionPlan, *, say: Callable[[str], Non
     """
     from enginery.graph.precision.cast import apply_plan as apply
 
-    return apply(model, plan, say=say)
+    return apply(model, plan, convert_io=convert_io, say=say)
 
 
 def settle_plan(model: ir.Model, plan: PrecisionPlan) -> dict[str, tuple[str, str]]:

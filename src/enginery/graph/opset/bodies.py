@@ -166,7 +166,7 @@ def _put_in_place(node: ir.Node, made: onnx.ModelProto, taken: set[str]) -> list
     body.remove(nodes)
     first = next(value.name for value in node.outputs if value.name)
     for at, new in enumerate(nodes):
-        new.name = node.name if len(nodes) == 1 else f"{node.name or node.op_type}/{at}_{new.op_type}"
+        new.name = node.name if len(nodes) == 1 else f"{node.name or first}/{at}_{new.op_type}"
         new.metadata_props.update(node.metadata_props)
         for value in new.outputs:
             if value.name and value not in outputs:

@@ -10,70 +10,41 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from enginery.errors import GraphError
-from enginery.graph.base import all_nodes, convert_opset
+from enginery.graph.base import all_nodes
 from enginery.graph.modules import MODULE_KEY
-from enginery.graph.passes.base import constant_value, is_op, quiet
+from enginery.graph.passes.base import constant_value, is_op
 from enginery.graph.precision.convert import cast_array, cast_tensor
 from enginery.graph.precision.decide import Types, low_type
 from enginery.graph.precision.losses import Losses
 from enginery.graph.precision.plan import check_plan
+from enginery.graph.precision.prepare import prepared
 from enginery.graph.precision.slots import is_float32
-from enginery.graph.precision.types_of_bodies import infer_types
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from enginery.spec import PrecisionPlan
 
-__all__ = ["apply_plan", "prepared"]
+__all__ = ["apply_plan"]
 
 _WORDS = {"FLOAT": "fp32", "FLOAT16": "fp16", "BFLOAT16": "bf16"}
-_OPSET_OF_BFLOAT16 = 22  # Conv and its like take it since then
-_OPSET_OF_HALF_SCALES = 19  # QuantizeLinear takes float16 since then
 
 
-def apply_plan(model: ir.Model, plan: PrecisionPlan, *, say: Callable[[str], None] | None = None) -> ir.Model:
+def apply_plan(
+    model: ir.Model, plan: PrecisionPlan, *, convert_io: bool = False, say: Callable[[str], None] | None = None
+) -> ir.Model:
     """Return the graph with element types as a plan says; see `enginery.graph.base.apply_plan`."""
     check_plan(model, plan)
     asked = {low_type(precision).name for precision in (plan.precision, *plan.nodes.values())} - {"FLOAT"}
     if not asked:
         return model
     typed = prepared(model, asked)
-    caster = _Caster(typed, Types(typed, plan))
+    caster = _Caster(typed, Types(typed, plan, convert_io=convert_io))
     caster.run()
     for note in caster.losses.notes():
         if say is not None:
             say(note)
     return typed
-
-
-def prepared(model: ir.Model, asked: set[str], *, convert: bool = True) -> ir.Model:
-    """Return a copy without functions, at an opset that has the types, with every tensor's type inferred.
-
-    Args:
-        model: not changed.
-        asked: element types that tensors shall take, such as ``FLOAT16``.
-        convert: whether its nodes are brought to that opset; else it only says so, which is enough to decide on types.
-    """
-    from onnx_ir.passes.common import InlinePass
-
-    copy, version = model.clone(), model.opset_imports.get("", 1)
-    if copy.functions:
-        with quiet():
-            copy = InlinePass()(copy).model
-    needed = version
-    if "BFLOAT16" in asked:
-        needed = max(needed, _OPSET_OF_BFLOAT16)
-    if any(is_op(node, "QuantizeLinear", "DequantizeLinear") for node in all_nodes(copy)):
-        needed = max(needed, _OPSET_OF_HALF_SCALES)
-    if needed != version and convert:
-        copy = convert_opset(copy, needed)
-    if problem := infer_types(copy):
-        mend = "check the graph with onnx.checker, or export it again"
-        raise GraphError(f"the types of the graph's tensors cannot be inferred: {problem}", mend=mend)
-    copy.opset_imports[""] = needed
-    return copy
 
 
 @dataclass
@@ -168,7 +139,7 @@ class _Caster:
                 continue
             self.losses.note(tensor, dtype, edit.value.name or "")
             target = edit.value
-            if edit.wanted[0] == full or dtype != edit.wanted[0] or edit.outputs:
+            if dtype != edit.wanted[0]:
                 target = self._copy_weight(edit.value, dtype)
                 self._redirect(edit, dtype, target)
             cast = cast_tensor(tensor, dtype, target.name or "")
@@ -204,16 +175,16 @@ class _Caster:
         for dtype in edit.wanted:
             if dtype == edit.made:
                 continue
-            cast = self._cast_of(edit.value, dtype)
-            self._redirect(edit, dtype, cast)
-            for graph, at, wanted in edit.outputs:
-                if wanted == dtype:
-                    self._take_output(graph, at, cast, edit.value)
+            self._redirect(edit, dtype, self._cast_of(edit.value, dtype))
 
     def _redirect(self, edit: _Edit, dtype: ir.DataType, target: ir.Value) -> None:
+        """Let those that want a type, nodes and graphs whose output it is, take another tensor that has it."""
         for node, index, wanted in edit.reads:
             if wanted == dtype:
                 node.replace_input_with(index, target)
+        for graph, at, wanted in edit.outputs:
+            if wanted == dtype:
+                self._take_output(graph, at, target, edit.value)
 
     def _cast_of(self, value: ir.Value, dtype: ir.DataType) -> ir.Value:
         """Return a tensor in another type: what it was cast from where that has the type, else a new Cast's."""

@@ -41,12 +41,14 @@ class Types:
     Args:
         model: with the types of its tensors inferred.
         plan: what each node shall compute in; a node that is int8 works on what is dequantised to the plan's own.
+        convert_io: whether inputs and outputs of the model take the plan's type too.
     """
 
-    def __init__(self, model: ir.Model, plan: PrecisionPlan) -> None:
+    def __init__(self, model: ir.Model, plan: PrecisionPlan, *, convert_io: bool = False) -> None:
         import onnx_ir as ir
 
         self.full = ir.DataType.FLOAT
+        self.outside = low_type(plan.precision) if convert_io else self.full
         self.plan = plan
         self.version = model.opset_imports.get("", 1)
         self.nodes = list(ir.traversal.RecursiveGraphIterator(model.graph))
@@ -70,9 +72,11 @@ class Types:
         return dtype if dtype != self.full and index in self._slots(node)[0] else self.full
 
     def want_of_output(self, graph: ir.Graph) -> ir.DataType:
-        """Return the type of the float32 outputs of a graph: the main graph keeps its own."""
+        """Return the type of the float32 outputs of a graph: the main graph keeps its own, unless told otherwise."""
         holder = self.holders.get(graph)
-        return self.of_node[holder] if holder is not None and is_op(holder, *HOLDERS) else self.full
+        if holder is None:
+            return self.outside
+        return self.of_node[holder] if is_op(holder, *HOLDERS) else self.full
 
     def made(self, value: ir.Value) -> ir.DataType:
         """Return the type in which a float32 tensor is made."""
@@ -80,8 +84,9 @@ class Types:
         if node is None:
             graph = value.graph
             holder = self.holders.get(graph) if graph is not None else None
-            is_state = holder is not None and value.is_graph_input() and is_op(holder, *HOLDERS)
-            return self.of_node[holder] if is_state and holder is not None else self.full
+            if holder is None:
+                return self.outside if value.is_graph_input() else self.full
+            return self.of_node[holder] if value.is_graph_input() and is_op(holder, *HOLDERS) else self.full
         dtype = self.of_node[node]
         if is_op(node, *HOLDERS, *SOURCES, "Cast"):
             return dtype
@@ -100,7 +105,7 @@ class Types:
     def _asked(self, node: ir.Node) -> ir.DataType:
         """Return the type that the plan gives a node, where it can have it."""
         precision = self.plan.of(node.name or "")
-        dtype = low_type(self.plan.precision if precision == "int8" else precision)
+        dtype = low_type(self.plan.precision if precision in ("int8", "fp8") else precision)
         if dtype == self.full or is_op(node, *HOLDERS):
             return dtype
         if is_op(node, *SOURCES):

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from enginery.graph.base import all_nodes
 from enginery.graph.passes.base import is_op
-from enginery.graph.precision.cast import prepared
 from enginery.graph.precision.decide import Types, low_type
 from enginery.graph.precision.plan import check_plan
+from enginery.graph.precision.prepare import prepared
 from enginery.graph.precision.shape_nodes import shape_nodes
 from enginery.graph.precision.slots import HOLDERS, SOURCES, castable_slots
 

@@ -26,6 +26,7 @@ MOVEMENT = frozenset({
 })  # fmt: skip
 """Operators that hand values on as they are: of their first input, or of all."""
 
+_SCORES, _MASK = 3, 3  # the places of an Attention's output of scores, and of its input that masks
 _ANY_TYPE = frozenset({"Cast", "Shape", "Size"})
 # Their output's type is that of an attribute, or they name float32 by default.
 _TYPED_BY_ATTRIBUTE = frozenset({
@@ -55,7 +56,7 @@ def castable_slots(node: ir.Node, version: int, dtype: ir.DataType) -> tuple[fro
         return nothing
     schema = schema_at(node.op_type, version)
     variables = _variables(node.op_type, version, dtype.name.lower())
-    if schema is None or not variables or _accumulates(node) or not _types_known(node):
+    if schema is None or not variables or _accumulates(node) or _is_odd(node, dtype) or not _types_known(node):
         return nothing
     return (
         frozenset(_places(node.inputs, schema.inputs, variables)),
@@ -67,6 +68,22 @@ def _accumulates(node: ir.Node) -> bool:
     """Say whether a node adds up into places of a tensor, which few kernels do in a narrow type, and none well."""
     reduction = node.attributes.get("reduction")
     return node.op_type.startswith("Scatter") and reduction is not None and reduction.as_string() != "none"
+
+
+def _is_odd(node: ir.Node, dtype: ir.DataType) -> bool:
+    """Say whether it is an Attention that ONNX defines for float32 alone, whatever its schema allows.
+
+    Its fourth output may hold the lowest value of the type in masked places; and where a mask is given beside
+    `is_causal`, ONNX's definition of it adds float32 to bfloat16, which no runtime loads that follows the definition.
+    """
+    if node.op_type != "Attention":
+        return False
+    shown = len(node.outputs) > _SCORES and bool(
+        node.outputs[_SCORES].uses() or node.outputs[_SCORES].is_graph_output()
+    )
+    causal, mask = node.attributes.get("is_causal"), node.inputs[_MASK] if len(node.inputs) > _MASK else None
+    both = causal is not None and causal.as_int() == 1 and is_float32(mask)
+    return shown or (both and dtype.name == "BFLOAT16")
 
 
 @functools.cache
