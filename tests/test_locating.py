@@ -281,4 +281,4 @@ def test_a_network_built_by_hand_has_no_graph_to_cut(tmp_path):
     engine = enginery.build(tmp_path / "model.onnx", tmp_path / "e.engine", shapes=parse_shapes(["x=1..2..4x16"]))
     hand = replace(engine, manifest=replace(engine.manifest, graph_sha256=""))
     with pytest.raises(UsageError, match="no graph that could be cut"):
-        Search(hand, None, None, tmp_path, None)._design()
+        Search(hand, None, None, tmp_path, None)._designs()

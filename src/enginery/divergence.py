@@ -255,21 +255,23 @@ def _write(shown: _Shown, record: DivergenceRecord, output: Path) -> DivergenceR
 def _commands(shown: _Shown, spec: BuildSpec, reference: str, output: Path) -> str:
     """Return the line that builds the smallest model and compares it."""
     built = f"{output}.engine"
-    line = _build_line(shown.suspect.manifest, output, built, spec.precision, plan=spec.plan is not None)
+    line = _build_line(shown.suspect.manifest.backend, spec, output, built)
     verify = ["enginery", "verify", built, str(output / reference), "--data", str(output / _INPUTS)]
     verify += ["--max-error", f"{shown.bound:g}"]
     if shown.opposite.engine is not None:
         other = f"{output}.reference.engine"
-        manifest = shown.opposite.engine.manifest
-        line += " && " + _build_line(manifest, output, other, manifest.precision, plan=False)
+        opposite = shown.opposite.engine
+        whole = BuildSpec(precision=opposite.manifest.precision, options=opposite.manifest.options)
+        line += " && " + _build_line(opposite.manifest.backend, whole, output, other)
         verify += ["--against", other]
     return f"{line} && {shlex.join(verify)}"
 
 
-def _build_line(manifest: ManifestRecord, output: Path, built: str, precision: str, *, plan: bool) -> str:
-    words = ["enginery", "build", str(output / _MODEL), "--backend", manifest.backend, "--no-simplify", "-o", built]
-    words += ["--precision-plan", str(output / storage.PLAN)] if plan else ["--precision", precision]
-    for name, value in manifest.options.items():
+def _build_line(backend: str, spec: BuildSpec, output: Path, built: str) -> str:
+    words = ["enginery", "build", str(output / _MODEL), "--backend", backend, "--no-simplify", "-o", built]
+    plan = ["--precision-plan", str(output / storage.PLAN)]
+    words += plan if spec.plan is not None else ["--precision", spec.precision]
+    for name, value in spec.options.items():
         if value != "":
             words += ["--option", f"{name}={str(value).lower() if isinstance(value, bool) else value}"]
     return shlex.join(words)

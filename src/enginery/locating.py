@@ -17,9 +17,10 @@ from enginery.machine import describe_machine
 from enginery.part_engines import PartEngines
 from enginery.preparation import Prepared, prepare, reference_of, reference_outputs
 from enginery.progress import Progress
+from enginery.quantising import make_quantiser, quantised
 from enginery.records import DivergenceRecord, ManifestRecord, VerifyRecord
 from enginery.sources import opened
-from enginery.spec import PrecisionPlan, Shape, SourceSpec
+from enginery.spec import BuildSpec, PrecisionPlan, Shape, SourceSpec
 
 if TYPE_CHECKING:
     from enginery.backends.base import Design
@@ -78,6 +79,8 @@ class Search:
         engine: what was verified.
         prepared: what it was built from, as it was exported, with the engine's shapes.
         against: what it was compared with; None for its source.
+        calibration: recorded inputs that INT8 ranges follow from, as for the engine; None where it needs none.
+        method: how a range follows from them.
         folder: for what is made in passing.
         progress: told what is going on.
     """
@@ -87,6 +90,8 @@ class Search:
     against: Against | None
     folder: Path
     progress: Progress
+    calibration: Any = None
+    method: str = "minmax"
 
     def look(self, record: VerifyRecord, cases: Sequence[Case], output: Path) -> VerifyRecord:
         """Add to a record where the engine first leaves what it was compared with; a note where no output does.
@@ -111,17 +116,17 @@ class Search:
     def _locate(self, record: VerifyRecord, case: Case, output: Path) -> DivergenceRecord:
         from enginery.graph.base import load_model
 
-        design, note = self._design()
+        design, original, note = self._designs()
         home, plan = design.path.parent, _plan_of(self.engine.folder)
         suspect = Suspect(self.engine.folder, self.engine.manifest, plan, load_model(design.path))
         with contextlib.ExitStack() as stack:
             evaluator = stack.enter_context(Evaluator(home))
             parts = stack.enter_context(PartEngines("suspect", suspect.manifest, plan, home))
-            opposite = Opposite(record.reference)
+            opposite = Opposite(record.reference, graph=load_model(original.path) if original != design else None)
             if self.against is not None and self.against.engine is not None:
                 other = self.against.engine
                 run = PartEngines("reference", other.manifest, _plan_of(other.folder), home)
-                opposite = Opposite(record.reference, engine=stack.enter_context(run))
+                opposite = replace(opposite, engine=stack.enter_context(run))
             elif self.against is not None and self.against.prepared is not None:
                 opposite = Opposite(record.reference, graph=load_model(self.against.prepared.path))
             found = locate_divergence(
@@ -130,27 +135,45 @@ class Search:
             )  # fmt: skip
         return replace(found, notes=(*found.notes, *([note] if note else [])))
 
-    def _design(self) -> tuple[Design, str]:
-        """Return the graph that the engine was built from, made again from its source; a note where it is another.
+    def _designs(self) -> tuple[Design, Design, str]:
+        """Return the graph that the engine was built from, the one before it was quantised, and a note.
 
-        Whether it was simplified, its hash tells.
+        Both are made again from the source; whether that was simplified, the hash tells.
         """
         wanted = self.engine.manifest.graph_sha256
         if not wanted:
             message = f"{self.engine.folder} was built by hand, layer by layer: it has no graph that could be cut"
             raise UsageError(message, mend="leave out --layers")
-        design = self._fit(self.prepared.design, self.folder)
-        if design.graph_sha256 == wanted:
-            return design, ""
+        original = self._fit(self.prepared.design, self.folder)
+        if original.graph_sha256 == wanted:
+            return original, original, ""
         home = self.folder / "simplified"
         home.mkdir()
         again = prepare(self.prepared.source, home, shapes=_shapes(self.engine.manifest), progress=self.progress)
-        design = self._fit(again.design, home)
-        same = design.graph_sha256 == wanted
-        return (
-            design,
-            "" if same else "the graph that was cut is not to the byte the one that the engine was built of",
+        original = self._fit(again.design, home)
+        design = original if original.graph_sha256 == wanted else self._quantised(original)
+        note = "the graph that was cut is not to the byte the one that the engine was built of"
+        return design, original, "" if design.graph_sha256 == wanted else note
+
+    def _quantised(self, design: Design) -> Design:
+        """Quantise the graph as it was for the engine; the graph itself where it was not."""
+        from enginery.graph import base
+
+        manifest, plan = self.engine.manifest, _plan_of(self.engine.folder)
+        words = {manifest.precision, *(plan.words if plan is not None else ())}
+        there = any(node.op_type == "QuantizeLinear" for node in base.all_nodes(base.load_model(design.path)))
+        if words.isdisjoint({"int8", "fp8"}) or there:
+            return design
+        if self.calibration is None:
+            message = f"{self.engine.folder} computes in int8, by ranges that followed from recorded inputs"
+            raise UsageError(message, mend="give the same ones: --calibration PATH, so that its parts are built alike")
+        spec = BuildSpec(_shapes(manifest), manifest.precision, plan=plan)
+        examples = self.prepared.source.example_feeds()
+        quantiser = make_quantiser(
+            self.calibration, self.method, examples, spec.shapes, design.path.parent, self.progress
         )
+        offered = backends.get(manifest.backend).capabilities(describe_machine())
+        return quantised(design, spec, offered, quantiser)[0]
 
     def _fit(self, design: Design, folder: Path) -> Design:
         """Bring the graph to the opset that the backends read, as it was for the engine."""

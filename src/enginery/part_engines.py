@@ -13,7 +13,7 @@ from enginery.backends.base import Design
 from enginery.inputs.base import Case, load_cases, save_cases
 from enginery.jobs import build_arguments
 from enginery.records import ManifestRecord
-from enginery.spec import BuildSpec, PrecisionPlan
+from enginery.spec import PRECISIONS, BuildSpec, PrecisionPlan
 from enginery.worker import Worker
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def part_spec(manifest: ManifestRecord, plan: PrecisionPlan | None, model: ir.Mo
         precision = "fp32"  # a part in which nothing is quantised; the rest of an INT8 engine is float32
     options = dict(manifest.options)
     if "allow_precision" in options:
-        options["allow_precision"] = "fp32"  # a part of a few nodes may hold none that computes in less
+        options["allow_precision"] = ",".join(PRECISIONS)  # a part of a few nodes may hold none in the one asked for
     return BuildSpec(
         shapes=shapes,
         precision=precision,

@@ -22,6 +22,7 @@ from enginery.preparation import (
     asked_precision,
     bench_case,
     check_asked,
+    check_typed,
     choose_backend,
     make_cases,
     make_design,
@@ -87,6 +88,9 @@ def export(
     shapes: Mapping[str, Shape] | None = None,
     opset: int | None = None,
     simplify: bool = False,
+    precision: str | None = None,
+    plan: PrecisionPlan | str | Path | None = None,
+    convert_io: bool = False,
     progress: Progress | None = None,
     **said: Unpack[SourceOptions],
 ) -> ExportRecord:
@@ -99,24 +103,32 @@ def export(
         shapes: the profile of each input; a range makes that axis dynamic.
         opset: version of ONNX's operator set; None for the exporter's own choice.
         simplify: whether to simplify the graph as well.
+        precision: ``fp16`` or ``bf16`` to write the graph with these types; None for those of the source.
+        plan: the precision of single nodes, or the file that says it.
+        convert_io: whether float32 inputs and outputs take the precision's type too.
         progress: told what is going on.
         said: what else is known of the source: see `enginery.spec.SourceSpec`.
 
     Raises:
         SourceError: the source cannot be taken, or no exporter gave a right graph.
+        UsageError: the precision is none that the types of a graph say.
         OutputError: `output` cannot be written.
     """
-    from enginery.graph import files
+    from enginery.graph import base, files
 
     output = Path(output)
     if output.suffix != ".onnx":
         raise UsageError(f"{output} is no name for an ONNX file", mend=f"name it {output.with_suffix('.onnx')}")
+    word, plan = asked_precision(precision, plan)
+    check_typed(word, plan, convert_io=convert_io)
     progress = progress or Progress()
     progress.plan(("export", 5.0), *([("simplify", 5.0)] if simplify else []))
     asked = SourceSpec.of(example_inputs, **said)
     with staging(output.resolve()) as folder, opened(source, asked) as found:
         prepared = prepare(found, folder, shapes=shapes, opset=opset, simplify=simplify, progress=progress)
-        files.save(files.load(prepared.path), output)
+        graph = files.load(prepared.path)
+        typed = base.apply_plan(graph, plan or PrecisionPlan(word), convert_io=convert_io, say=progress.say)
+        files.save(typed, output)
     axes = {info.name: tuple(dim for dim in info.shape or () if isinstance(dim, str)) for info in prepared.inputs}
     dynamic = {name: names for name, names in axes.items() if names}
     simplified = prepared.simplify.nodes_after if prepared.simplify is not None else None
@@ -326,6 +338,8 @@ def verify(
     against: str | Path | None = None,
     layers: bool = False,
     output: str | Path = "divergence",
+    calibration: Any = None,
+    calibration_method: str = "minmax",
     progress: Progress | None = None,
     **said: Unpack[SourceOptions],
 ) -> VerifyRecord:
@@ -342,6 +356,8 @@ def verify(
             (the float32 original of a typed or quantised file), to compare with instead of `source`.
         layers: where an output is beyond the bound, look for the first node that is, by building parts of the graph.
         output: path of the folder for the smallest model that shows it.
+        calibration: what an INT8 engine was calibrated with, as for `build`; only `layers` needs it.
+        calibration_method: as for `build`.
         progress: told what is going on.
         said: what else is known of the source: see `enginery.spec.SourceSpec`.
 
@@ -375,7 +391,8 @@ def verify(
                 inputs = chosen.described
                 record = compare(session, chosen.cases, expected, spec=spec, reference=reference, inputs=inputs)
             if layers:
-                record = Search(loaded, prepared, other, Path(name), progress).look(record, chosen.cases, Path(output))
+                search = Search(loaded, prepared, other, Path(name), progress, calibration, calibration_method)
+                record = search.look(record, chosen.cases, Path(output))
     storage.keep_records(loaded.folder, replace(loaded.manifest, verify=record), progress.say)
     return record
 

@@ -32,6 +32,8 @@ __all__ = ["command"]
     "--layers", is_flag=True,
     help="Where an output is further off than the bound, look for the first node that is, by building parts.",
 )  # fmt: skip
+@options.calibration
+@options.calibration_method
 @options.output("FOLDER", "With --layers: where the smallest model that shows it goes. [default: divergence]")
 @options.as_json
 def command(
@@ -46,6 +48,8 @@ def command(
     seed: int,
     against: str | None,
     layers: bool,
+    calibration: str | None,
+    calibration_method: str,
     output: str | None,
     as_json: bool,
     **said_of_source: Any,
@@ -69,7 +73,8 @@ def command(
     with working() as progress:
         record = steps.verify(
             engine, source, data=data, ranges=ranges, spec=spec, against=against, layers=layers,
-            output=output or "divergence", progress=progress, **said_of_source,
+            output=output or "divergence", calibration=calibration,
+            calibration_method=calibration_method, progress=progress, **said_of_source,
         )  # fmt: skip
     emit(record, lambda style: verify_text(record, style), as_json=as_json)
     if not record.passed:
