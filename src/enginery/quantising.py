@@ -253,6 +253,8 @@ def _full_plan(design: Design, precision: str, rest: str) -> PrecisionPlan:
     from enginery.graph import base, files
 
     nodes = base.quantisable(files.load(design.path))
+    if precision == "fp8" and rest == "fp16":
+        rest = "bf16"  # the scales of weights, largest / 448, are often too small for fp16
     return PrecisionPlan(rest, dict.fromkeys(nodes, precision), dict.fromkeys(nodes, _REASON))
 
 

@@ -147,14 +147,15 @@ def build(graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:
     notes: list[str] = []
     typed = apply_plan(graph, plan, say=notes.append)
     save_model(typed, folder / _ARTEFACT)
-    ran, warnings = _try(folder, typed, options, lowered=plan.words not in (("fp32",), ("tf32",)))
+    lowered, int8 = plan.words not in (("fp32",), ("tf32",)), spec.precision == "int8"
+    ran, warnings = _try(folder, typed, options, lowered=lowered, int8=int8)
     notes += [*check_ran("ONNX Runtime", ran, plan, allowed, _WHY_WIDER), *warnings]
     inputs, outputs = tensor_infos(graph.graph.inputs), tensor_infos(graph.graph.outputs)
     return Built(inputs, outputs, count_ran(ran), options, notes=tuple(notes))
 
 
 def _try(
-    folder: Path, typed: ir.Model, options: Mapping[str, Option], *, lowered: bool
+    folder: Path, typed: ir.Model, options: Mapping[str, Option], *, lowered: bool, int8: bool
 ) -> tuple[tuple[Ran, ...], tuple[str, ...]]:
     """Open the artefact once; return how its operators compute, and ONNX Runtime's warnings.
 
@@ -165,7 +166,7 @@ def _try(
         optimised = Path(scratch) / _ARTEFACT if lowered or size_bytes < _READ_BACK_LIMIT_BYTES else None
         with captured_stderr() as lines:
             try:
-                _open_session(folder / _ARTEFACT, options, _WARNING, optimised, pack=False)
+                _open_session(folder / _ARTEFACT, options, _WARNING, optimised, pack=False, int8=int8)
             except Exception as error:
                 if (lacking := _without_kernel(error, typed, str(options["provider"]))) is not None:
                     raise lacking from error
@@ -196,7 +197,7 @@ def open(folder: Path, manifest: ManifestRecord, options: Mapping[str, Option]) 
         UnknownNameError: there is no such option or provider.
     """
     values = _options(manifest.options, options)
-    session = _open_session(folder / _ARTEFACT, values, _FATAL)
+    session = _open_session(folder / _ARTEFACT, values, _FATAL, int8=manifest.precision == "int8")
     return _runner(session, values, manifest.inputs, manifest.outputs)
 
 
@@ -272,7 +273,13 @@ def _provider(name: str) -> str:
 
 
 def _open_session(
-    path: Path, options: Mapping[str, Option], severity: int, optimised: Path | None = None, *, pack: bool = True
+    path: Path,
+    options: Mapping[str, Option],
+    severity: int,
+    optimised: Path | None = None,
+    *,
+    pack: bool = True,
+    int8: bool = False,
 ) -> Any:
     """Open a file; `pack` copies weights into the order that kernels like best, for a session that runs often."""
     ort = _ort()
@@ -285,7 +292,11 @@ def _open_session(
     if not pack:
         asked.add_session_config_entry("session.disable_prepacking", "1")
     providers = [provider] if provider == _CPU else [_provider_options(ort, provider), _CPU]
-    session = ort.InferenceSession(str(path), asked, providers=providers, enable_fallback=0)
+    # It joins MatMul and Add to Gemm before it looks for quantised operators, and Gemm then stays float (1.31).
+    without = ["MatMulAddFusion"] if int8 else []
+    session = ort.InferenceSession(
+        str(path), asked, providers=providers, enable_fallback=0, disabled_optimizers=without
+    )
     if (found := session.get_providers()[0]) != provider:
         raise ProviderError(
             f"provider {provider} was asked for, but the session came up on {found}",

@@ -269,7 +269,7 @@ def test_says_what_it_cannot_run(small_model):
     """The capabilities are the version's; operators are asked for by name, and known wrong answers put right."""
     backend = backends.get(RTX)
     can = backend.capabilities(describe_machine(), model(TWICE))
-    assert can.precisions == {"fp32", "tf32", "fp16", "bf16", "int8"}
+    assert can.precisions == {"fp32", "tf32", "fp16", "bf16", "fp8", "int8"}
     assert (can.max_opset, can.min_opset, can.unsupported) == (25, 9, ())
     odd = model("o (float[n] x) => (int64[1, k] i, float[n] z) { i = NonZero(x)\n z = Foo(x) }")
     assert backend.capabilities(describe_machine(), odd).unsupported == ("Foo", "NonZero")

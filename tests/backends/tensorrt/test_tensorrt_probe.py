@@ -81,7 +81,8 @@ def test_what_is_not_installed(probe):
 def test_what_a_version_can_do(library, version, opset, bf16):
     """The opset's ceiling and the precisions follow from the version alone."""
     assert opset_ceiling(LIBRARIES[library], version) == opset
-    assert precisions(LIBRARIES[library], version) == {"fp32", "tf32", "fp16", "int8"} | ({"bf16"} if bf16 else set())
+    since_typed = {"bf16", "fp8"} if bf16 else set()
+    assert precisions(LIBRARIES[library], version) == {"fp32", "tf32", "fp16", "int8"} | since_typed
 
 
 @pytest.mark.parametrize(

@@ -71,16 +71,19 @@ def read_network_layers(api: Api, network: Any, graph: ir.Model) -> tuple[LayerR
     what is dequantised is going to be fused with that, and computes in INT8.
     """
     names = NodeNames(graph)
-    dequantised: set[str] = set()
+    dequantised: dict[str, str] = {}
     found = []
     for at in range(network.num_layers):
         layer = network.get_layer(at)
         record = _network_record(api, layer, names)
         first = layer.get_input(0) if layer.num_inputs else None
-        quantised = first is not None and first.name in dequantised
+        quantised = dequantised.get(first.name, "") if first is not None else ""
+        if record.kind == "DEQUANTIZE":
+            quantised = precision_word(str(first.dtype)) if first is not None else "int8"
         if record.kind == "DEQUANTIZE" or (quantised and record.kind in _PASSING):
-            dequantised.update(layer.get_output(place).name for place in range(layer.num_outputs))
-        found.append(replace(record, precision="int8") if quantised and record.precision else record)
+            made = (layer.get_output(place).name for place in range(layer.num_outputs))
+            dequantised.update(dict.fromkeys(made, quantised))
+        found.append(replace(record, precision=quantised) if quantised and record.precision else record)
     return tuple(found)
 
 

@@ -250,7 +250,7 @@ _OPSETS: Mapping[str, tuple[tuple[tuple[int, int], int], ...]] = {
 """The newest ONNX operator set that a version's parser reads, from the newest version down."""
 
 _TYPED_FROM: Mapping[str, tuple[int, int]] = {"tensorrt": (10, 0), "tensorrt_rtx": (1, 4)}
-_NEEDS_CAPABILITY: Mapping[str, tuple[int, int]] = {"tf32": (8, 0), "bf16": (8, 0)}
+_NEEDS_CAPABILITY: Mapping[str, tuple[int, int]] = {"tf32": (8, 0), "bf16": (8, 0), "fp8": (8, 9)}
 
 
 def release_of(version: str) -> tuple[int, int]:
@@ -445,7 +445,7 @@ def precisions(library: Library, version: str, capability: str = "") -> frozense
     """
     named = {"fp32", "tf32", "fp16", "int8"}
     if release_of(version) >= _TYPED_FROM[library.module]:
-        named.add("bf16")
+        named |= {"bf16", "fp8"}
     return frozenset(name for name in named if not capability or supports(capability, name))
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from enginery.errors import GraphError, UnknownNameError
 from enginery.graph.base import all_nodes
+from enginery.graph.passes.base import constant_value
 from enginery.spec import PrecisionPlan, check_precision
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["check_plan", "check_quantised", "make_plan", "quantised_nodes"]
 
 _QUANTISED = "its inputs are quantised in the graph"
-_CALIBRATE = "quantise it with recorded data first: enginery.steps.quantize(source, output, data=...)"
+_CALIBRATE = "give recorded inputs to calibrate with: --calibration PATH, or calibration=... in Python"
 _SHOWN = 3
 
 
@@ -25,11 +26,11 @@ def make_plan(model: ir.Model, precision: str, *, rest: str = "fp32") -> Precisi
     Args:
         model: the graph; not changed.
         precision: one of `enginery.spec.PRECISIONS`.
-        rest: for ``int8``, the precision of the nodes that are not quantised: ``fp32`` or ``fp16``.
+        rest: for ``int8`` and ``fp8``, the precision of the nodes that are not quantised: ``fp32`` or ``fp16``.
 
     Raises:
         UnknownNameError: there is no such precision.
-        GraphError: int8 was asked for, and nothing in the graph is quantised.
+        GraphError: int8 or fp8 was asked for, and nothing in the graph is quantised.
 
     Example:
         >>> import onnx_ir as ir
@@ -39,25 +40,32 @@ def make_plan(model: ir.Model, precision: str, *, rest: str = "fp32") -> Precisi
         'fp16'
     """
     check_precision(precision)
-    if precision != "int8":
+    if precision not in ("int8", "fp8"):
         return PrecisionPlan(precision)
     nodes = quantised_nodes(model)
     if not nodes:
-        raise GraphError("int8 was asked for, and the graph has no QuantizeLinear nodes", mend=_CALIBRATE)
-    return PrecisionPlan(rest, dict.fromkeys(nodes, "int8"), dict.fromkeys(nodes, _QUANTISED))
+        raise GraphError(f"{precision} was asked for, and the graph has no QuantizeLinear nodes", mend=_CALIBRATE)
+    return PrecisionPlan(rest, dict.fromkeys(nodes, precision), dict.fromkeys(nodes, _QUANTISED))
 
 
 def quantised_nodes(model: ir.Model) -> tuple[str, ...]:
-    """Return the names of the nodes that compute on quantised inputs: what follows a DequantizeLinear, once each."""
-    found: dict[str, None] = {}
-    for node in all_nodes(model):
-        if node.op_type in _QUANTISERS or not node.name:
-            continue
-        first = node.inputs[0] if node.inputs else None
-        producer = first.producer() if first is not None else None
-        if producer is not None and producer.op_type == "DequantizeLinear":
-            found[node.name] = None
-    return tuple(found)
+    """Return the names of the nodes that compute on quantised activations: what follows a DequantizeLinear, once each.
+
+    A node whose weights alone are stored in few bits is none of them.
+    """
+    found = dict.fromkeys(
+        node.name
+        for node in all_nodes(model)
+        if node.op_type not in _QUANTISERS and node.name and any(map(_is_dequantised, node.inputs))
+    )
+    return tuple(name for name in found if name)
+
+
+def _is_dequantised(value: ir.Value | None) -> bool:
+    producer = value.producer() if value is not None else None
+    if producer is None or producer.op_type != "DequantizeLinear" or producer.inputs[0] is None:
+        return False
+    return constant_value(producer.inputs[0]) is None
 
 
 def check_plan(model: ir.Model, plan: PrecisionPlan) -> None:
