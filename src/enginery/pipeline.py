@@ -199,6 +199,7 @@ def _race(
         reference=reference,
         inputs=cases.described,
         frameworks=frameworks,
+        quantise=None if quantiser is None else quantiser.quantise,
         progress=progress,
     )
 

@@ -868,7 +868,7 @@ class SearchRecord:
 
     Args:
         label: of the candidate that it began with.
-        found: label of the candidate that it ended with; empty where none held the bounds.
+        found: labels of the candidates that follow the plan; empty where none held the bounds, or none was needed.
         precision: of the nodes that are not kept.
         kept: precision of each node that is kept higher, by name.
         reasons: why, for those nodes.
@@ -877,7 +877,7 @@ class SearchRecord:
     """
 
     label: str
-    found: str
+    found: tuple[str, ...]
     precision: str
     kept: Mapping[str, str]
     reasons: Mapping[str, str]

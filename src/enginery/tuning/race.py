@@ -33,7 +33,7 @@ from enginery.spec import HERE, BenchSpec, OptimizeSpec, Option
 from enginery.tuning.candidates import Contestant
 from enginery.tuning.choose import choose
 from enginery.tuning.lane import Course, Lane, make_room
-from enginery.tuning.refine import refine
+from enginery.tuning.refine import Quantiser, Refined, refine
 
 __all__ = ["Race", "race", "reason_of", "time_engines"]
 
@@ -74,6 +74,7 @@ def race(
     reference: str,
     inputs: str,
     frameworks: Mapping[str, Timer] | None = None,
+    quantise: Quantiser | None = None,
     progress: Progress | None = None,
 ) -> Race:
     """Build, verify and time all contestants, and choose one.
@@ -89,6 +90,7 @@ def race(
         reference: what the outputs are compared with, in words.
         inputs: what the cases are, in words.
         frameworks: by label, what times the source framework on the timed case.
+        quantise: makes quantised designs for plans that a search tries; None where there is no data to do so.
         progress: told what is going on.
 
     Raises:
@@ -100,7 +102,8 @@ def race(
         reference=reference, inputs=inputs,
     )  # fmt: skip
     lanes = _lanes(contestants, course, folder)
-    benches, searches = _run(lanes, course, dict(frameworks or {}), progress, folder)
+    refiner = functools.partial(refine, course=course, folder=folder, progress=progress, quantise=quantise)
+    benches, searches = _run(lanes, course, dict(frameworks or {}), progress, refiner)
     rows = [_framework_row(label, benches[label]) for label in frameworks or {}]
     rows += [_row(lane, benches.get(lane.contestant.label)) for lane in lanes]
     records, chosen = choose(rows, spec)
@@ -175,11 +178,11 @@ def _run(
     course: Course,
     frameworks: Mapping[str, Timer],
     progress: Progress,
-    folder: Path | None = None,
+    refiner: Callable[[Sequence[Lane]], Refined] | None = None,
 ) -> tuple[dict[str, BenchRecord | EngineryError], tuple[SearchRecord, ...]]:
     """Prepare all lanes one after another, time those that stand, and leave no worker behind.
 
-    Where `folder` is given, candidates that miss the bounds are refined; their lanes are added to `all_lanes`.
+    What `refiner` makes of candidates that miss the bounds is added to `all_lanes`.
     """
     lanes = [lane for lane in all_lanes if not lane.contestant.missing]
     searches: tuple[SearchRecord, ...] = ()
@@ -188,8 +191,8 @@ def _run(
         for at, lane in enumerate(lanes):
             with progress.step(_step(lane)):
                 _prepare(lane, lanes[:at], progress)
-        if folder is not None and course.spec.search_limit_s > 0:
-            refined = refine(lanes, course, folder, progress)
+        if refiner is not None and course.spec.search_limit_s > 0:
+            refined = refiner(lanes)
             searches = refined.searches
             lanes += refined.lanes
             all_lanes += refined.lanes

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+from enginery.backends.base import Design
 from enginery.errors import EngineryError
 from enginery.graph import base
+from enginery.graph.base import NodeStudy
 from enginery.inputs.base import load_cases
 from enginery.plain import from_plain, to_plain
 from enginery.progress import Progress
@@ -22,16 +24,26 @@ from enginery.spec import PrecisionPlan
 from enginery.tuning.candidates import Contestant
 from enginery.tuning.journal import Journal
 from enginery.tuning.lane import Course, Lane
-from enginery.tuning.search import Found, Limits, search_plan
-from enginery.tuning.sensitivity import sensitivity
+from enginery.tuning.regions import Regions, raise_slow_regions
+from enginery.tuning.search import Found, Limits, search_plan, why_kept
+from enginery.tuning.sensitivity import group_nodes, quantised_sensitivity, sensitivity
 from enginery.tuning.simulation import Simulator
-from enginery.tuning.trials import Builder, Pace, simulated
+from enginery.tuning.trials import Builder, Pace, Quantise, simulated
 from enginery.tuning.words import kept_words
 
-__all__ = ["NARROW", "Refined", "refine", "search_step", "to_refine"]
+__all__ = ["NARROW", "QUANTISED", "Quantiser", "Refined", "refine", "search_step", "to_refine"]
 
 NARROW = ("fp16", "bf16")
 """Precisions that a plan may mix with float32 node by node."""
+
+QUANTISED = ("int8", "fp8")
+"""Precisions of a quantised design: which nodes are in it, its plan says."""
+
+Quantiser: TypeAlias = Callable[[Design, PrecisionPlan, str], Design]
+"""Makes a quantised design of a float one: of the plan's nodes, in a form."""
+
+_REGIONS = 6
+_NO_FASTER = "it is no faster lower"
 
 
 @dataclass(frozen=True)
@@ -48,13 +60,25 @@ class Refined:
 
 
 def to_refine(lanes: Sequence[Lane]) -> list[Lane]:
-    """Return the lanes that were built, miss a bound and could mix precisions: one for each backend and precision."""
+    """Return the lanes that a search may better: one for each backend and precision.
+
+    Those that miss a bound, and quantised ones, parts of which may be lower for nothing.
+    """
     found: dict[tuple[str, ...], Lane] = {}
     for lane in lanes:
         contestant = lane.contestant
-        if contestant.role == "candidate" and contestant.precision in NARROW and contestant.plan is None:
+        mixes = contestant.precision in NARROW and contestant.plan is None
+        if contestant.role == "candidate" and (mixes or _is_quantised(contestant)):
             found.setdefault(_kind(contestant), lane)
-    return [lane for lane in found.values() if lane.error is None and lane.verify and not lane.verify.passed]
+    return [lane for lane in found.values() if lane.error is None and lane.verify and _may_gain(lane)]
+
+
+def _may_gain(lane: Lane) -> bool:
+    return lane.verify is not None and (not lane.verify.passed or _is_quantised(lane.contestant))
+
+
+def _is_quantised(contestant: Contestant) -> bool:
+    return contestant.precision in QUANTISED and bool(contestant.origin) and contestant.plan is not None
 
 
 def search_step(lane: Lane) -> str:
@@ -62,7 +86,9 @@ def search_step(lane: Lane) -> str:
     return f"search {lane.contestant.label}"
 
 
-def refine(lanes: Sequence[Lane], course: Course, folder: Path, progress: Progress) -> Refined:
+def refine(
+    lanes: Sequence[Lane], course: Course, folder: Path, progress: Progress, quantise: Quantiser | None = None
+) -> Refined:
     """Search a plan for each lane that misses the bounds, and ready the candidates that follow it.
 
     Args:
@@ -70,10 +96,11 @@ def refine(lanes: Sequence[Lane], course: Course, folder: Path, progress: Progre
         course: what all have in common.
         folder: for the trials.
         progress: told what is going on.
+        quantise: makes quantised designs; None where there is no data to do so.
     """
-    roots = to_refine(lanes)
+    roots = [root for root in to_refine(lanes) if quantise is not None or not _is_quantised(root.contestant)]
     progress.plan(*((search_step(root), 60.0) for root in roots))
-    desk = _Desk(course, folder.absolute(), progress)
+    desk = _Desk(course, folder.absolute(), progress, quantise)
     made: list[Lane] = []
     searches: list[SearchRecord] = []
     for root in roots:
@@ -93,7 +120,8 @@ class _Desk:
     course: Course
     folder: Path
     progress: Progress
-    rankings: dict[tuple[Path, str], SensitivityRecord] = field(default_factory=dict)
+    quantiser: Quantiser | None = None
+    rankings: dict[tuple[Path, str, str], SensitivityRecord] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         kept = self.course.spec.resume
@@ -104,22 +132,39 @@ class _Desk:
         """Search from one lane; return the record, and a lane for each set of options of its backend."""
         begin = time.monotonic()
         contestant = root.contestant
-        graph = self.course.designs[contestant.design].path
         own = self.folder / f"search-{contestant.backend}-{contestant.environment}-{contestant.precision}"
-        pace = Pace(self.progress)
-        ranking, found, builder = None, Found(None, None, ()), self._builder(root, own, pace)
-        trouble = ""
+        builder = self._builder(root, own, Pace(self.progress))
+        ranking, found, trouble = None, Found(None, None, ()), ""
         try:
-            with self._simulator(graph, own, pace) as simulator:
-                ranking = self._ranking(simulator, contestant.precision, pace)
-                about = {**self._about(contestant), "precision": contestant.precision}
-                trial = simulated(simulator, self.journal, about, pace, None)
-                found = search_plan(ranking, trial, builder, limits=self._limits())
+            with self._simulator(self._graph(contestant), own, builder.pace) as simulator:
+                ranking = self._ranking(simulator, builder)
+                found = self._find(root, simulator, ranking, builder)
         except EngineryError as error:
             trouble = error.message
         lanes = self._follow(found.plan, builder, siblings) if found.plan is not None and found.kept else []
         record = _record(root, ranking, found, lanes, trouble or builder.refused)
         return replace(record, seconds=time.monotonic() - begin), lanes
+
+    def _find(self, root: Lane, simulator: Simulator, ranking: SensitivityRecord, builder: Builder) -> Found:
+        contestant, base_plan = root.contestant, builder.quantise and root.contestant.plan
+        passed = root.verify is not None and root.verify.passed
+        found = Found((), contestant.plan, ())
+        if not passed:
+            about = {**self._about(contestant), "precision": contestant.precision, "form": contestant.int8_form}
+            trial = simulated(simulator, self.journal, about, builder.pace, builder.quantise)
+            found = search_plan(ranking, trial, builder, limits=self._limits(), base=base_plan)
+        if base_plan is None or found.plan is None or not found.plan.nodes:
+            return found
+        steps = list(found.steps)
+        regions = _regions(ranking, found.plan)
+        timing = Regions(builder, self.journal, {**builder.about, "case": self.course.bench_case}, steps)
+        plan = raise_slow_regions(found.plan, regions, timing)
+        kept = tuple(name for name in base_plan.nodes if name not in plan.nodes)
+        return replace(found, plan=plan, kept=kept, steps=tuple(steps), slow=tuple(timing.slow))
+
+    def _graph(self, contestant: Contestant) -> Path:
+        """Return the float graph that a contestant is made from."""
+        return self.course.designs[contestant.origin or contestant.design].path
 
     def _simulator(self, graph: Path, own: Path, pace: Pace) -> Simulator:
         course = self.course
@@ -139,11 +184,19 @@ class _Desk:
             "options": dict(contestant.options),
             "shapes": {name: str(shape) for name, shape in self.course.spec.shapes.items()},
         }
-        return Builder(contestant, self.course, own, self.journal, about, pace)
+        return Builder(contestant, self.course, own, self.journal, about, pace, self._quantise(contestant))
+
+    def _quantise(self, contestant: Contestant) -> Quantise | None:
+        quantiser = self.quantiser
+        if quantiser is None or not _is_quantised(contestant):
+            return None
+        design = self.course.designs[contestant.origin]
+        form = "fp8" if contestant.precision == "fp8" else contestant.int8_form
+        return lambda plan: quantiser(design, plan, form)
 
     def _about(self, contestant: Contestant) -> dict[str, Any]:
         """Say what every outcome depends on: the graph, the data and the bounds."""
-        design = self.course.designs[contestant.design]
+        design = self.course.designs[contestant.origin or contestant.design]
         names = [node.name for node in base.all_nodes(base.load_model(design.path))]
         return {
             "source": design.source_sha256,
@@ -152,19 +205,28 @@ class _Desk:
             "bounds": to_plain(self.course.spec.verify),
         }
 
-    def _ranking(self, simulator: Simulator, precision: str, pace: Pace) -> SensitivityRecord:
+    def _ranking(self, simulator: Simulator, builder: Builder) -> SensitivityRecord:
         """Return how nodes bear a precision; measured once for each graph, and known from an earlier run."""
-        place = simulator.graph, precision
+        contestant, quantise = builder.contestant, builder.quantise
+        form = contestant.int8_form if quantise is not None else ""
+        place = simulator.graph, contestant.precision, form
         if place not in self.rankings:
             names = [node.name for node in base.all_nodes(simulator.model)]
-            key = {"what": "sensitivity", "precision": precision, "nodes": names, "data": self.data}
+            key = {"what": "sensitivity", "precision": place[1:], "nodes": names, "data": self.data}
             known = self.journal.recall(key)
             if known is None:
-                pace.step("measuring the sensitivity of each part")
-                known = to_plain(sensitivity(simulator, precision, progress=self.progress))
+                builder.pace.step("measuring the sensitivity of each part")
+                known = to_plain(self._measured(simulator, contestant, quantise))
                 self.journal.keep(key, known)
             self.rankings[place] = from_plain(SensitivityRecord, known)
         return self.rankings[place]
+
+    def _measured(self, simulator: Simulator, contestant: Contestant, quantise: Quantise | None) -> SensitivityRecord:
+        if quantise is None or contestant.plan is None:
+            return sensitivity(simulator, contestant.precision, progress=self.progress)
+        return quantised_sensitivity(
+            simulator, contestant.plan, lambda plan: quantise(plan).path, progress=self.progress
+        )
 
     def _limits(self) -> Limits:
         return Limits(seconds=self.course.spec.search_limit_s)
@@ -184,7 +246,9 @@ class _Desk:
                 best.contestant = contestant
                 found.append(best)
                 continue
-            lane = Lane(contestant, self.course, builder.folder / f"mixed-{at}")
+            lane = replace(
+                builder, contestant=replace(contestant, plan=None), folder=builder.folder / f"mixed-{at}"
+            ).lane(plan)
             try:
                 lane.prepare(self.progress.changed, lambda _: None)
             except EngineryError as error:
@@ -197,17 +261,18 @@ def _record(
     root: Lane, ranking: SensitivityRecord | None, found: Found, lanes: Sequence[Lane], trouble: str
 ) -> SearchRecord:
     plan, contestant = found.plan, root.contestant
+    rows = {row.name: row for row in ranking.nodes} if ranking is not None else {}
     words = f"no plan between {contestant.precision} and fp32 holds the bounds"
     if trouble and plan is None:
         words = f"{words}: {trouble}"
     elif plan is not None and ranking is not None:
-        words = kept_words(plan, found.kept or (), ranking)
+        words = kept_words(plan, found.kept or (), ranking, found.slow)
     return SearchRecord(
         label=contestant.label,
-        found=lanes[0].contestant.label if lanes else "",
+        found=tuple(lane.contestant.label for lane in lanes),
         precision=contestant.precision,
-        kept=dict(plan.nodes) if plan is not None else {},
-        reasons=dict(plan.reasons) if plan is not None else {},
+        kept={name: _high(contestant, plan) for name in found.kept or ()},
+        reasons={name: _NO_FASTER if name in found.slow else why_kept(rows[name]) for name in found.kept or ()},
         total=ranking.total if ranking is not None else 0,
         steps=found.steps,
         sensitivity=ranking,
@@ -216,12 +281,29 @@ def _record(
     )
 
 
+def _high(contestant: Contestant, plan: PrecisionPlan | None) -> str:
+    """Return the precision of what is kept: of a quantised plan its rest, else float32."""
+    return plan.precision if plan is not None and contestant.precision in QUANTISED else "fp32"
+
+
 def _kind(contestant: Contestant) -> tuple[str, ...]:
     return contestant.backend, contestant.environment, contestant.precision, contestant.design
 
 
+def _regions(ranking: SensitivityRecord, plan: PrecisionPlan) -> dict[str, tuple[str, ...]]:
+    """Cut what a plan has quantised into a few regions, the one with most nodes first."""
+    nodes = [
+        NodeStudy(row.name, row.operator, row.module, lowers=True, inputs=(), outputs=(), losses={})
+        for row in ranking.nodes
+        if row.name in plan.nodes
+    ]
+    order = {name: at for at, name in enumerate(plan.nodes)}
+    found = group_nodes(sorted(nodes, key=lambda node: order[node.name]), _REGIONS)
+    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+
+
 def _mixed(contestant: Contestant, plan: PrecisionPlan) -> Contestant:
-    mixed = f"{contestant.precision}+fp32"
+    mixed = f"{contestant.precision}+{plan.precision if plan.precision != contestant.precision else 'fp32'}"
     return replace(contestant, label=contestant.label.replace(contestant.precision, mixed, 1), plan=plan)
 
 

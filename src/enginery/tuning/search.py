@@ -66,12 +66,14 @@ class Found:
         plan: that holds the bounds; None where none did.
         steps: all that was tried.
         unfinished: whether it ended because plans or time ran out.
+        slow: of the kept, those that are no faster lower.
     """
 
     kept: tuple[str, ...] | None
     plan: PrecisionPlan | None
     steps: tuple[SearchStepRecord, ...]
     unfinished: bool = False
+    slow: tuple[str, ...] = ()
 
 
 def search_plan(

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 
 from enginery.graph import base
 from enginery.graph.base import NodeStudy, Study
@@ -19,10 +21,7 @@ from enginery.tuning.dangers import SEVERITIES, dangers_of
 from enginery.tuning.simulation import CHUNK_BYTES, Simulator
 from enginery.tuning.watching import Seen
 
-__all__ = ["STEP", "group_nodes", "sensitivity"]
-
-STEP = "sensitivity"
-"""Name of the step that `Progress` is told."""
+__all__ = ["group_nodes", "quantised_sensitivity", "sensitivity"]
 
 _MOST_GROUPS = 32
 
@@ -71,6 +70,49 @@ def sensitivity(
         seconds=time.monotonic() - begin,
         notes=(f"{inner} nodes are in subgraphs, whose tensors are not watched",) if inner else (),
     )
+
+
+def quantised_sensitivity(
+    simulator: Simulator,
+    plan: PrecisionPlan,
+    graph_of: Callable[[PrecisionPlan], Path],
+    *,
+    most_groups: int = _MOST_GROUPS,
+    progress: Progress | None = None,
+) -> SensitivityRecord:
+    """Rank the nodes of a quantised plan by the error when they alone are quantised.
+
+    Args:
+        simulator: of the float32 graph.
+        plan: names every node that could be quantised.
+        graph_of: makes the graph of a plan that names some of them.
+        most_groups: how many groups at the most.
+        progress: told what is going on.
+    """
+    begin = time.monotonic()
+    progress = progress or Progress()
+    study = base.study(simulator.model, "fp16")  # for the modules of nodes; the type does not matter
+    inside = [node for node in study.nodes if node.name in plan.nodes]
+    named = group_nodes(inside, most_groups)
+    whole = simulator.judge_graph(graph_of(plan))
+    found = []
+    for name, nodes in named.items():
+        alone = replace(plan, nodes={node: plan.nodes[node] for node in nodes}, reasons={})
+        record = simulator.judge_graph(graph_of(alone), few=True)
+        found.append(GroupSensitivityRecord(name, nodes, record.error, record.cosine))
+        progress.changed()
+    groups = tuple(sorted(found, key=lambda group: -_harm(group.error)))
+    errors = {node: group for group in groups for node in group.nodes}
+    rows = [
+        NodeSensitivityRecord(node.name, node.operator, node.module, errors[node.name].name, None, (),
+                              errors[node.name].error)
+        for node in inside
+    ]  # fmt: skip
+    word = next(iter(plan.nodes.values()))
+    return SensitivityRecord(
+        word, whole.error, len(study.nodes), len(inside), tuple(sorted(rows, key=_order)), groups, 0, 0,
+        simulator.inputs, time.monotonic() - begin,
+    )  # fmt: skip
 
 
 def group_nodes(nodes: Sequence[NodeStudy], most: int = _MOST_GROUPS) -> dict[str, tuple[str, ...]]:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from enginery.backends.base import Design
 from enginery.errors import EngineryError
@@ -22,8 +22,8 @@ from enginery.tuning.simulation import Simulator
 
 __all__ = ["Builder", "Pace", "Quantise", "simulated"]
 
-Quantise = Callable[[Contestant, PrecisionPlan], Design]
-"""Makes a design in which a plan's int8 nodes read such numbers, in the form that the contestant's backend wants."""
+Quantise: TypeAlias = Callable[[PrecisionPlan], Design]
+"""Makes a design in which a plan's int8 nodes read such numbers, in the form that a contestant's backend wants."""
 
 
 @dataclass
@@ -55,16 +55,16 @@ def simulated(
     journal: Journal,
     about: Mapping[str, Any],
     pace: Pace,
-    design_of: Callable[..., Design] | None,
+    quantise: Quantise | None,
 ) -> Callable[[PrecisionPlan], Outcome]:
-    """Return a trial that rounds in a float32 graph; with `design_of`, one that runs the quantised graph.
+    """Return a trial that rounds in a float32 graph; with `quantise`, one that runs the quantised graph.
 
     Args:
         simulator: of the float32 graph.
         journal: what is known already.
         about: what else the outcome depends on: graph, data and bounds.
         pace: told of each trial.
-        design_of: makes the graph of a plan, where rounding does not.
+        quantise: makes the graph of a plan, where rounding does not.
     """
 
     def trial(plan: PrecisionPlan) -> Outcome:
@@ -73,7 +73,7 @@ def simulated(
         if (known := journal.recall(key)) is not None:
             return replace(_outcome(known), again=True)
         begin = time.monotonic()
-        record = simulator.judge(plan) if design_of is None else simulator.judge_graph(design_of(plan).path)
+        record = simulator.judge(plan) if quantise is None else simulator.judge_graph(quantise(plan).path)
         found = _judged(record, time.monotonic() - begin)
         journal.keep(key, found)
         return found
@@ -135,7 +135,7 @@ class Builder:
         self._built += 1
         name, course, contestant = f"trial-{self._built}", self.course, replace(self.contestant, plan=plan)
         if self.quantise is not None:
-            course = replace(course, designs={**course.designs, name: self.quantise(contestant, plan)})
+            course = replace(course, designs={**course.designs, name: self.quantise(plan)})
             contestant = replace(contestant, design=name)
         return Lane(contestant, course, self.folder / name)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from enginery.records import CandidateRecord, NodeSensitivityRecord, SearchRecord, SensitivityRecord
 from enginery.spec import PrecisionPlan
@@ -19,6 +19,7 @@ _KINDS = {
     "vanishing": "values become 0",
     "subnormal": "values keep few digits",
     "accumulation": "sums are long",
+    "slow": "no faster lower",
     "": "harm the outputs most",
 }
 _LIMITS = {"fp16": "65504", "bf16": "3.39e38"}
@@ -33,7 +34,7 @@ def chosen_words(rows: Sequence[CandidateRecord], chosen: str, searches: Sequenc
         searches: that ended with a plan, some of them perhaps with the chosen one's.
     """
     row = next(row for row in rows if row.label == chosen)
-    search = next((one for one in searches if one.found and _is_of(one, row)), None)
+    search = next((one for one in searches if chosen in one.found), None)
     said = search.words if search is not None else f"{_precision(row)} on {row.backend}"
     figures = []
     baseline = next(
@@ -50,8 +51,8 @@ def chosen_words(rows: Sequence[CandidateRecord], chosen: str, searches: Sequenc
     return "; ".join([said, ", ".join(figures)])
 
 
-def kept_words(plan: PrecisionPlan, kept: Sequence[str], ranking: SensitivityRecord) -> str:
-    """Say which nodes a plan keeps higher, and why, modules of one kind together.
+def kept_words(plan: PrecisionPlan, kept: Sequence[str], ranking: SensitivityRecord, slow: Collection[str] = ()) -> str:
+    """Say which nodes a plan keeps higher, and why, modules of one kind together; `slow` ones are no faster lower.
 
     Example:
         >>> row = NodeSensitivityRecord("a", "Softmax", "encoder.layer.0.attention", "a", None, (), 0.1)
@@ -60,22 +61,25 @@ def kept_words(plan: PrecisionPlan, kept: Sequence[str], ranking: SensitivityRec
         'FP16 except 1 node kept in FP32 (encoder.layer.0.attention Softmax: harm the outputs most)'
     """
     low = ranking.precision.upper()
-    if low == "INT8":
-        low = f"INT8 and {plan.precision.upper()}"
+    quantised = ranking.precision in ("int8", "fp8")
+    if quantised:
+        low = f"{low} and {plan.precision.upper()}"
     if not kept:
         return f"{low} throughout"
     rows = {row.name: row for row in ranking.nodes}
-    high = "FP32" if ranking.precision != "int8" else plan.precision.upper()
+    high = plan.precision.upper() if quantised else "FP32"
     count = f"{len(kept)} node{'' if len(kept) == 1 else 's'}"
-    return f"{low} except {count} kept in {high} ({_where(kept, rows, ranking.precision)})"
+    return f"{low} except {count} kept in {high} ({_where(kept, rows, ranking.precision, slow)})"
 
 
-def _where(kept: Sequence[str], rows: Mapping[str, NodeSensitivityRecord], precision: str) -> str:
+def _where(
+    kept: Sequence[str], rows: Mapping[str, NodeSensitivityRecord], precision: str, slow: Collection[str]
+) -> str:
     """Put nodes of one kind together: the same module but for its numbers, the same operator, the same reason."""
     places: dict[tuple[str, str], list[NodeSensitivityRecord]] = {}
     for name in kept:
         row = rows[name]
-        kind = row.dangers[0].kind if row.dangers else ""
+        kind = "slow" if name in slow else row.dangers[0].kind if row.dangers else ""
         places.setdefault((_NUMBER.sub("*", row.module or row.name), kind), []).append(row)
     said = [
         f"{_named(pattern, found)} {_operators(found)}: {_KINDS[kind].format(limit=_LIMITS.get(precision, ''))}"
@@ -94,11 +98,6 @@ def _named(pattern: str, found: Sequence[NodeSensitivityRecord]) -> str:
 def _operators(found: Sequence[NodeSensitivityRecord]) -> str:
     names = list(dict.fromkeys(row.operator for row in found))
     return "/".join(names[:_SHOWN]) + ("/..." if len(names) > _SHOWN else "")
-
-
-def _is_of(search: SearchRecord, row: CandidateRecord) -> bool:
-    """Say whether a candidate has the plan that a search found: options may differ, the plan does not."""
-    return row.plan is not None and (dict(row.plan.nodes), row.precision) == (dict(search.kept), search.precision)
 
 
 def _precision(row: CandidateRecord) -> str:
