@@ -13,9 +13,19 @@ from enginery.environments import find_python
 from enginery.machine import describe_machine
 from enginery.plain import to_json, to_plain
 from enginery.progress import Progress
+from enginery.quantising import Quantiser, make_quantiser, quantise_contestants
 from enginery.records import FileRecord, OptimizeRecord
 from enginery.sources import opened
-from enginery.spec import BenchSpec, OptimizeSpec, Shape, SourceOptions, SourceSpec, VerifySpec, parse_shapes
+from enginery.spec import (
+    BenchSpec,
+    OptimizeSpec,
+    PrecisionPlan,
+    Shape,
+    SourceOptions,
+    SourceSpec,
+    VerifySpec,
+    parse_shapes,
+)
 from enginery.staging import staging
 
 if TYPE_CHECKING:
@@ -75,12 +85,15 @@ def optimize(
     objective: str = "latency",
     max_latency_ms: float | None = None,
     data: str | Path | None = None,
+    calibration: Any = None,
+    calibration_method: str = "minmax",
     ranges: Mapping[str, Range] | None = None,
     environments: Mapping[str, str] | None = None,
     simplify: bool = True,
     limit_s: float = 10.0,
     search_limit_s: float = 600.0,
     resume: str | Path | None = None,
+    plan: PrecisionPlan | str | Path | None = None,
     spec: OptimizeSpec | None = None,
     progress: Progress | None = None,
     **said: Unpack[SourceOptions],
@@ -101,12 +114,16 @@ def optimize(
         objective: ``latency`` (lowest median), ``throughput`` or ``size``.
         max_latency_ms: reject candidates whose median is above it.
         data: recorded inputs (``.npz``, a folder of ``.npy``, ``file.py:loader``), with ``labels`` if known.
+        calibration: recorded inputs that INT8 ranges follow from: as `data`, or an iterable of inputs, such as a torch
+            DataLoader; without it int8 is not tried.
+        calibration_method: how a range follows from the values: ``minmax``, ``entropy`` or ``percentile``.
         ranges: of random inputs, by name.
         environments: other interpreters by name, each the path of a Python that has Enginery.
         simplify: whether to simplify the graph first.
         limit_s: seconds that one candidate is timed at the most.
         search_limit_s: seconds after which one search of a plan between two precisions ends; 0 for no search.
         resume: folder that keeps what a search measures; one that was killed goes on from it.
+        plan: precision of single nodes for every candidate, or the file that says it, as for `enginery.build`.
         spec: everything above in one, with the limits of verification and benchmark; stands over the arguments.
         progress: told what is going on.
         said: what else is known of the source: see `enginery.spec.SourceSpec`.
@@ -143,8 +160,11 @@ def optimize(
         max_latency_ms=max_latency_ms,
         environments=dict(environments or {}),
         simplify=simplify,
+        calibration=_said(calibration),
+        calibration_method=calibration_method,
         search_limit_s=search_limit_s,
         resume=None if resume is None else str(resume),
+        plan=preparation.asked_precision(None, plan)[1],
         verify=VerifySpec.of(max_error, min_cosine=min_cosine, max_drop=max_drop),
         bench=BenchSpec(limit_s=limit_s),
     )
@@ -159,14 +179,24 @@ def optimize(
         compared = preparation.reference_of(found)
         prepared = preparation.prepare(compared, folder, shapes=spec.shapes, simplify=spec.simplify, progress=progress)
         cases = preparation.make_cases(prepared, data=data, ranges=ranges, seed=spec.verify.seed, say=progress.say)
-        race = _race(prepared, network, cases, spec, folder=folder, progress=progress)
+        given = calibration if calibration is not None else spec.calibration or None
+        examples = compared.example_feeds() if given is not None else None
+        quantiser = make_quantiser(given, spec.calibration_method, examples, spec.shapes, folder, progress)
+        race = _race(prepared, network, cases, spec, quantiser, folder=folder, progress=progress)
         record = replace(_record(prepared, race, spec, output, begin), source=found.label)
         record = _save(race.engines[race.chosen], record, output, progress)
     return OptimizeResult(record, output)
 
 
 def _race(
-    prepared: Prepared, network: Design | None, cases: CaseSet, spec: OptimizeSpec, *, folder: Path, progress: Progress
+    prepared: Prepared,
+    network: Design | None,
+    cases: CaseSet,
+    spec: OptimizeSpec,
+    quantiser: Quantiser | None,
+    *,
+    folder: Path,
+    progress: Progress,
 ) -> Race:
     """Build, verify and time every candidate beside the baselines, and choose one; a hand-built network among them."""
     from enginery.fitting import Fitter, fit_contestants
@@ -185,6 +215,7 @@ def _race(
     contestants = list_candidates(prepared.graph, describe_machine(), spec, folder=folder, network=network)
     designs = {GRAPH: prepared.design, PLAIN: prepared.plain_design} | ({NETWORK: network} if network else {})
     fitted, designs = fit_contestants(contestants, designs, Fitter(folder, spec.shapes, progress))
+    fitted, designs = quantise_contestants(fitted, designs, quantiser, progress)
     frameworks = {}
     if prepared.source.framework is not None:
         frameworks[prepared.source.framework] = prepared.source.timer(timed.feeds)
@@ -244,6 +275,13 @@ def _save(built: Path, record: OptimizeRecord, output: Path, progress: Progress)
     storage.write_manifest(built, replace(manifest, files={**manifest.files, RECORD: file}))
     storage.adopt_folder(built, output)
     return record
+
+
+def _said(calibration: Any) -> str:
+    """Say what data was given, for the record."""
+    if calibration is None:
+        return ""
+    return str(calibration) if isinstance(calibration, str | Path) else f"a {type(calibration).__name__}"
 
 
 def _parsed(shapes: Mapping[str, Shape | str] | None) -> dict[str, Shape]:
