@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Ran", "computes", "count_precisions", "count_ran", "read_ran"]
+__all__ = ["Ran", "computes", "count_precisions", "count_ran", "own_name", "read_ran"]
 
 _OF_TYPE = {
     "FLOAT": "fp32", "DOUBLE": "fp64", "FLOAT16": "fp16", "BFLOAT16": "bf16", "FLOAT8E4M3FN": "fp8",
@@ -77,7 +77,7 @@ def read_ran(model: ir.Model) -> tuple[Ran, ...]:
             types[value] = _stated(value) or _cast_to(node) or floating or ""
         ran = "int8" if node.op_type.startswith(_INTEGER) else _OF_TYPE[floating] if floating is not None else ""
         if ran and computes(node.op_type):
-            outputs = tuple(_own_name(value.name or "") for value in node.outputs)
+            outputs = tuple(own_name(value.name or "") for value in node.outputs)
             found.append(Ran(node.name or "", node.op_type, _asked(node, ran), ran, outputs))
     return tuple(found)
 
@@ -102,16 +102,18 @@ def count_precisions(model: ir.Model) -> dict[str, int]:
 
 
 def _asked(node: ir.Node, ran: str) -> str:
-    names = [node.name, *(value.name for value in (*node.inputs, *node.outputs) if value is not None)]
-    if ran == "fp32" and any((name or "").startswith(_CAST_AWAY) for name in names):
-        return "fp16"
+    """Return what an operator was asked to compute in: what it makes tells, for what it reads others made."""
     first = node.inputs[0].producer() if node.inputs and node.inputs[0] is not None else None
+    if first is not None and first.op_type == "Cast" and first.inputs[0] is not None:
+        first = first.inputs[0].producer()
     if ran != "int8" and first is not None and first.op_type == "DequantizeLinear":
         return "int8"
-    return ran
+    names = [node.name, *(value.name for value in node.outputs)]
+    return "fp16" if ran == "fp32" and any((name or "").startswith(_CAST_AWAY) for name in names) else ran
 
 
-def _own_name(tensor: str) -> str:
+def own_name(tensor: str) -> str:
+    """Return what a tensor was called in the graph that was handed over."""
     for prefix in _CAST_AWAY:
         tensor = tensor.removeprefix(prefix)
     return tensor
