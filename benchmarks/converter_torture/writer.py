@@ -44,7 +44,7 @@ class Writer:
     def node(self, op: str, inputs: Sequence[str], outputs: int = 1, **attributes: Any) -> str:
         """Add a node; return the name of its first output. Some nodes have no name, and most some metadata."""
         made = [self.name() for _ in range(outputs)]
-        name = "" if self.random.random() < 0.2 else f"{op.lower()}_{made[0]}"  # noqa: PLR2004
+        name = "" if self.random.random() < 0.2 else f"{op.lower()}_{made[0]}"
         node = helper.make_node(op, inputs, made, name=name, **attributes)
         if name:
             node.metadata_props.add(key="pkg.torch.onnx.name_scopes", value=f"['', 'part', '{name}']")

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Loss", "cast_array", "cast_tensor", "loss_of", "range_of"]
 
 _EAGER_BYTES = 1 << 16
-_CHUNK_ELEMENTS = 1 << 22
+_CHUNK_ELEMENTS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,13 @@ def cast_array(array: Array, dtype: ir.DataType) -> Array:
         [65504.0, -inf]
     """
     limit = range_of(dtype)[0]
-    clipped = np.where(np.isinf(array), array, np.clip(array, -limit, limit))
-    return np.asarray(clipped.astype(numpy_dtype(dtype.name.lower())))
+    cast: Array = np.empty(array.shape, numpy_dtype(dtype.name.lower()))
+    flat = cast.reshape(-1)
+    for begin, piece in _pieces(array):
+        if not np.abs(piece).max() <= limit:  # beyond, infinite or no number
+            piece = np.where(np.isinf(piece), piece, np.clip(piece, -limit, limit))  # noqa: PLW2901 - of this turn
+        flat[begin : begin + piece.size] = piece
+    return cast
 
 
 def cast_tensor(tensor: ir.TensorProtocol, dtype: ir.DataType, name: str) -> ir.TensorProtocol:
@@ -74,23 +79,25 @@ def loss_of(tensor: ir.TensorProtocol, dtype: ir.DataType) -> Loss:
     limit, normal, smallest = range_of(dtype)
     clamped = vanished = subnormal = 0
     largest = 0.0
-    for piece in _pieces(tensor):
+    for _, piece in _pieces(tensor.numpy()):
         size = np.abs(piece)
-        beyond = (size > limit) & np.isfinite(size)
-        if count := int(np.count_nonzero(beyond)):
-            clamped += count
-            largest = max(largest, float(size[beyond].max()))
-        gone = (size > 0) & (size <= smallest / 2)
-        vanished += int(np.count_nonzero(gone))
-        subnormal += int(np.count_nonzero((size > smallest / 2) & (size < normal)))
+        if not size.max() <= limit:  # beyond, infinite or no number
+            beyond = size[(size > limit) & np.isfinite(size)]
+            clamped += beyond.size
+            largest = max(largest, float(beyond.max(initial=0.0)))
+        low = size[size < normal]
+        gone = int(np.count_nonzero(low)) - int(np.count_nonzero(low > smallest / 2))
+        vanished += gone
+        subnormal += int(np.count_nonzero(low)) - gone
     drop_pages([tensor])
     return Loss(clamped, largest, vanished, subnormal)
 
 
-def _pieces(tensor: ir.TensorProtocol) -> Iterator[Array]:
-    flat = tensor.numpy().reshape(-1)
+def _pieces(array: Array) -> Iterator[tuple[int, Array]]:
+    """Yield an array in pieces that a processor's cache holds, each with where it begins."""
+    flat = array.reshape(-1)
     for begin in range(0, flat.size, _CHUNK_ELEMENTS):
-        yield flat[begin : begin + _CHUNK_ELEMENTS]
+        yield begin, flat[begin : begin + _CHUNK_ELEMENTS]
 
 
 def range_of(dtype: ir.DataType) -> tuple[float, float, float]:
