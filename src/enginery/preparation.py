@@ -32,6 +32,7 @@ __all__ = [
     "bench_case",
     "builder_of",
     "check_asked",
+    "check_typed",
     "choose_backend",
     "make_cases",
     "make_design",
@@ -142,6 +143,22 @@ def asked_precision(precision: str | None, plan: PrecisionPlan | str | Path | No
             mend="leave the precision out, or the plan",
         )
     return precision or plan.narrowest, plan
+
+
+def check_typed(precision: str, plan: PrecisionPlan | None, *, convert_io: bool) -> None:
+    """Refuse what the types of a graph cannot say.
+
+    Raises:
+        UsageError: nodes shall be quantised, or inputs and outputs shall take a type where none is asked for.
+    """
+    words = plan.words if plan is not None else (precision,)
+    if other := sorted(set(words) - {"fp32", "tf32", "fp16", "bf16"}):
+        mend = "ask for fp16 or bf16; or quantise with recorded inputs: enginery.steps.quantize, build --calibration"
+        raise UsageError(f"{other[0]} is more than a change of the graph's types", mend=mend)
+    own = plan.precision if plan is not None else precision
+    if convert_io and own not in ("fp16", "bf16"):
+        mend = "name the precision that they shall have: fp16 or bf16"
+        raise UsageError(f"inputs and outputs shall be converted, and the precision is {own}", mend=mend)
 
 
 def check_asked(backend: str, spec: BuildSpec, *, precision: bool = True) -> None:

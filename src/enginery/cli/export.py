@@ -7,7 +7,7 @@ from typing import Any
 import rich_click as click
 
 from enginery.cli import options
-from enginery.spec import Shape
+from enginery.spec import PrecisionPlan, Shape
 
 __all__ = ["command"]
 
@@ -19,6 +19,11 @@ __all__ = ["command"]
 @options.source_options
 @click.option("--opset", type=click.IntRange(min=1), metavar="NUMBER", help="Version of ONNX's operator set.")
 @click.option("--simplify", is_flag=True, help="Simplify the graph as well.")
+@click.option(
+    "--precision", type=click.Choice(["fp16", "bf16"]), help="Write the graph with these types; default: its own."
+)
+@options.precision_plan
+@click.option("--convert-io", is_flag=True, help="Give inputs and outputs the precision's type too.")
 @options.as_json
 def command(
     source: str,
@@ -27,6 +32,9 @@ def command(
     shapes: dict[str, Shape],
     opset: int | None,
     simplify: bool,
+    precision: str | None,
+    plan: PrecisionPlan | None,
+    convert_io: bool,
     as_json: bool,
     **said_of_source: Any,
 ) -> None:
@@ -42,6 +50,7 @@ def command(
 
     with working() as progress:
         record = steps.export(
-            source, output, shapes=shapes, opset=opset, simplify=simplify, progress=progress, **said_of_source
-        )
+            source, output, shapes=shapes, opset=opset, simplify=simplify, precision=precision, plan=plan,
+            convert_io=convert_io, progress=progress, **said_of_source,
+        )  # fmt: skip
     emit(record, lambda style: export_text(record, output, style), as_json=as_json)
