@@ -133,6 +133,7 @@ def test_the_line_that_shows_it_shows_it(tmp_path):
     assert "FAILED: error 5.00e-02 is above 1.00e-03" in done.stdout
 
 
+@pytest.mark.slow
 def test_an_error_that_grows_is_told_from_one_that_jumps(tmp_path):
     """Where many nodes add up to it, the profile says so, and the smallest model holds many of them."""
     found = locate(network(6), tmp_path, "drift", bound=4e-4).divergence
@@ -188,7 +189,8 @@ def test_where_no_output_is_off_nothing_is_looked_for(tmp_path):
     assert not (tmp_path / "divergence").exists()
 
 
-@pytest.mark.parametrize("fault", ["refuse", pytest.param("crash", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", ["refuse", "crash"])
 def test_cuts_that_cannot_be_built_are_passed_over(tmp_path, fault):
     """A backend that refuses some cuts, or dies of them, leaves others; what could not be told apart is said."""
     extra = "[before] p = Relu({x}) [erf] e = Erf(p) [behind] extra = Relu(e)"
@@ -200,14 +202,37 @@ def test_cuts_that_cannot_be_built_are_passed_over(tmp_path, fault):
     assert any("passed over" in note for note in found.notes)
 
 
-def test_a_branch_of_an_if_is_named(tmp_path):
-    """A node with a body is one node: what diverges is found with the nodes inside it."""
-    extra = """[yes] one = ReduceSum<keepdims = 0>({x}) zero = Sub(one, one) [cond] c = GreaterOrEqual(zero, zero)
-        [if] extra = If(c) <then_branch = t () => (float[b, 16] te) { [inner] te = Erf({x}) },
-                            else_branch = f () => (float[b, 16] fe) { [other] fe = Identity({x}) }>"""
+@pytest.mark.slow
+def test_the_branch_that_is_taken_is_looked_into(tmp_path):
+    """A node with a body is one node of the graph; its body, with what it reads from around it, is bisected as well."""
+    extra = """[sum] one = ReduceSum<keepdims = 0>({x}) [zero] nil = Sub(one, one) [cond] c = GreaterOrEqual(nil, nil)
+        [if] extra = If(c) <
+            then_branch = t () => (float[b, 16] te) {
+                [tanh] a = Tanh({x}) [erf] e = Erf(a) [after] te = MatMul(e, w0) },
+            else_branch = f () => (float[b, 16] fe) { [other] fe = Identity({x}) }>"""
     found = locate(network(2, extra=extra), tmp_path, "jump").divergence
     assert [node.name for node in found.nodes] == ["if"]
-    assert "inner" in found.nodes[0].inner
+    assert {"tanh", "erf", "after", "other"} == set(found.nodes[0].inner)
+    assert found.call == "then_branch"
+    assert (found.inside.kind, [node.name for node in found.inside.nodes]) == ("jump", ["erf"])
+    assert "then_branch of its body: erf (Erf)" in found.said
+    assert found.smallest.operators == {"Erf": 1}
+
+
+def test_the_iterations_of_a_loop_are_looked_into(tmp_path):
+    """The second iteration is the first that is off: only there does what is carried overflow."""
+    extra = """[loop] extra = Loop(three, yes, {x}) <
+        body = b (int64 i, bool go, float[b, 16] h) => (bool on, float[b, 16] n) {
+            [keep] on = Identity(go) [scale] s = Mul(h, h) [big] u = Mul(s, lots) [exp] e = Exp(u)
+            [log] l = Log(e) [next] n = Add(l, one) }>"""
+    model = numbers(network(2, extra=extra), lots=0.15, one=6.0)
+    for name, array in (("three", np.array(3, np.int64)), ("yes", np.array(True))):  # noqa: FBT003
+        model.graph.initializers[name].const_value = ir.tensor(array, name=name)
+    found = locate(model, tmp_path, "overflow").divergence
+    assert [node.name for node in found.nodes] == ["loop"]
+    assert found.call in ("iteration 1", "iteration 2")
+    assert [node.name for node in found.inside.nodes] == ["exp"]
+    assert found.smallest.operators == {"Exp": 1}
 
 
 def test_a_folder_that_is_not_ours_stays(tmp_path):

@@ -18,6 +18,7 @@ from enginery.progress import Advance, Progress
 from enginery.records import CutRecord, DivergenceRecord, ManifestRecord, NodeRecord, SmallestRecord
 from enginery.spec import BuildSpec, PrecisionPlan
 from enginery.verification.first_divergence import Cuttable, Finding, Prober, Run, Side, locate
+from enginery.verification.inside_bodies import look_inside
 from enginery.verification.smallest_model import Smallest, shrink
 
 if TYPE_CHECKING:
@@ -117,16 +118,31 @@ def locate_divergence(
             f"has none of these names",
             mend="name a reference whose outputs have the same names",
         )
-    finding = locate(prober)
-    nodes = _nodes(graph, finding)
-    record = _record(finding, nodes, opposite.label, case.name, bound)
-    smallest = shrink(prober, finding) if finding.kind else None
+    record, shrinkable = _looked(prober, opposite.label, case.name)
+    smallest = shrink(*shrinkable) if shrinkable is not None else None
     record = replace(record, builds=parts.built, seconds=time.perf_counter() - begin)
-    if finding.kind and smallest is None:
-        record = replace(record, notes=(*record.notes, "no part of the graph shows it with a single output"))
     if smallest is None:
-        return record
+        note = "no part of the graph shows it with a single output"
+        return replace(record, notes=(*record.notes, note)) if shrinkable is not None else record
     return _write(_Shown(suspect, opposite, other, smallest, bound), record, output)
+
+
+def _looked(prober: Prober, reference: str, case: str) -> tuple[DivergenceRecord, tuple[Prober, Finding] | None]:
+    """Return what was found, in the body of the node too, and what the smallest model can be made of."""
+    finding = locate(prober)
+    record = _record(prober, finding, reference, case)
+    if not finding.kind:
+        return record, None
+    if not record.nodes[-1].inner:
+        return record, (prober, finding)
+    found = look_inside(prober, finding)
+    if found is None:
+        note = "by itself, no call of its body was found to be off, of those that were looked into"
+        return replace(record, notes=(*record.notes, note)), (prober, finding)
+    call, inner, inside = found
+    told = _record(inner, inside, reference, case)
+    said = f"{record.said}; {call} of its body: {told.said}"
+    return replace(record, call=call, inside=told, said=said), (inner, inside)
 
 
 class _Hearer:
@@ -145,15 +161,7 @@ class _Hearer:
         self._done += 1
 
 
-def _nodes(graph: Cuttable, finding: Finding) -> tuple[NodeRecord, ...]:
-    if not finding.kind:
-        return ()
-    return graph.describe(finding.before.record.place, finding.behind.record.place, finding.tensors)
-
-
-def _record(
-    finding: Finding, nodes: tuple[NodeRecord, ...], reference: str, case: str, bound: float
-) -> DivergenceRecord:
+def _record(prober: Prober, finding: Finding, reference: str, case: str) -> DivergenceRecord:
     behind, before = finding.behind.record, finding.before.record
     notes = list(finding.notes)
     if not finding.kind:
@@ -164,26 +172,29 @@ def _record(
                 f"engine's files, or in how it was built, and not in a node"
             )
         return DivergenceRecord(
-            reference, case, bound, "", (), "", behind.error, 0.0, None, None, None, said, finding.cuts, 0
+            reference, case, prober.bound, "", (), "", behind.error, 0.0, None, None, None, said, finding.cuts, 0
         )
+    tensor, error = prober.worst(finding)
+    nodes = prober.suspect.graph.describe(before.place, behind.place, finding.tensors)
     failed = sum(1 for cut in finding.cuts if cut.failure)
     if failed:
         notes.append(f"{failed} cuts could not be built or run, and were passed over")
     if len(nodes) > 1:
         notes.append(f"the graph could not be cut between these {len(nodes)} nodes")
     return DivergenceRecord(
-        reference=reference, case=case, max_error=bound, kind=finding.kind, nodes=nodes, tensor=finding.tensors[0],
-        error=behind.error, error_before=before.error, own_error=finding.own_error,
-        inherited_error=finding.inherited_error, confirmed=finding.confirmed, said=_said(finding, nodes, bound),
-        cuts=finding.cuts, builds=0, notes=tuple(notes),
+        reference=reference, case=case, max_error=prober.bound, kind=finding.kind, nodes=nodes, tensor=tensor,
+        error=error, error_before=before.error, own_error=finding.own_error,
+        inherited_error=finding.inherited_error, confirmed=finding.confirmed,
+        said=_said(finding, nodes, _figure(behind, tensor, error), prober.bound), cuts=finding.cuts, builds=0,
+        notes=tuple(notes),
     )  # fmt: skip
 
 
-def _said(finding: Finding, nodes: tuple[NodeRecord, ...], bound: float) -> str:
+def _said(finding: Finding, nodes: tuple[NodeRecord, ...], figure: str, bound: float) -> str:
     """Tell in a sentence what was found."""
-    behind, before = finding.behind.record, finding.before.record
+    before = finding.before.record
     where = " and ".join(map(_called, nodes[:_NAMED])) + (f" and {len(nodes) - _NAMED} more" if nodes[_NAMED:] else "")
-    grown = f"its output is off by {_figure(behind)}, what it reads by {before.error:.1e}"
+    grown = f"its output is off by {figure}, what it reads by {before.error:.1e}"
     if finding.kind == "jump":
         how = f"it is off by {finding.own_error:.1e} on exact inputs too"
     elif finding.kind == "amplified":
@@ -199,9 +210,10 @@ def _said(finding: Finding, nodes: tuple[NodeRecord, ...], bound: float) -> str:
     return f"{where}: {grown}; {how}{doubt}"
 
 
-def _figure(cut: CutRecord) -> str:
+def _figure(cut: CutRecord, tensor: str, error: float) -> str:
+    """Write how far off a tensor is: its NaN and infinities where these are what is wrong, else its error."""
     special = [f"{count} {word}" for count, word in ((cut.nan, "NaN"), (cut.inf, "Inf")) if count]
-    return " and ".join(special) if math.isinf(cut.error) and special else f"{cut.error:.1e}"
+    return " and ".join(special) if math.isinf(error) and cut.tensor == tensor and special else f"{error:.1e}"
 
 
 def _called(node: NodeRecord) -> str:

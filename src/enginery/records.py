@@ -445,6 +445,9 @@ class DivergenceRecord:
         confirmed: whether an engine whose outputs are both what the nodes read and what they make shows it too;
             None where there was none to be built.
         said: all that in a sentence.
+        call: of the node's body that is off by itself, such as ``then_branch`` or ``iteration 2``; empty where it has
+            none, or none of the first few is.
+        inside: where that call diverges first; None where there is none.
         cuts: all that were compared, in the order of the graph.
         builds: engines that were built.
         smallest: the smallest model that shows it; None where nothing was found.
@@ -467,6 +470,8 @@ class DivergenceRecord:
     smallest: SmallestRecord | None = None
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    call: str = ""
+    inside: DivergenceRecord | None = None
 
     @property
     def found(self) -> bool:

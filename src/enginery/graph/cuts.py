@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from enginery.graph.base import module_path, subgraphs
+from enginery.graph.bodies import calls, has_body
 from enginery.graph.infer import infer_shapes
 from enginery.graph.parts.dependence import reads, shape_operands, study
 from enginery.graph.parts.extract import extract, working_copy
@@ -15,7 +16,10 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
+    from enginery.graph.bodies import Run
+
     Array = np.ndarray[Any, Any]
+    Arrays = dict[str, Array]
 
 __all__ = ["Cuts"]
 
@@ -120,6 +124,17 @@ class Cuts:
                 wanted.update(reads(node) if wanted else ())
                 found.append(_record(node))
         return tuple(reversed(found))
+
+    def reading(self, place: int) -> tuple[str, ...]:
+        """Name the tensors, but for weights, that the last node before a place reads; none where it has no body."""
+        node = self.nodes[place - 1]
+        names = (value.name or "" for value in reads(node) if not value.is_initializer())
+        return tuple(names) if has_body(node) else ()
+
+    def calls(self, place: int, known: Mapping[str, Array], run: Run) -> Iterator[tuple[str, Cuts, Arrays]]:
+        """Yield the calls of the body of the last node before a place; see `enginery.graph.bodies.calls`."""
+        for where, model, feeds in calls(self.nodes[place - 1], self._work, known, run):
+            yield where, Cuts(model), feeds
 
     def _crossing(self, place: int) -> list[ir.Value]:
         return [v for v in self._made if self._crosses(v, place) and (v not in self._sizes or v.is_graph_output())]

@@ -27,7 +27,10 @@ def divergence_text(record: DivergenceRecord, style: Style = PLAIN) -> str:
          *(("note", note) for note in record.notes)],
         style,
     )  # fmt: skip
-    return join(paragraph(begin + record.said, style, indent="  ", first=""), _profile(record, style), told)
+    profiles = [_profile(record, style)]
+    if record.inside is not None:
+        profiles += [f"in {record.call}:", _profile(record.inside, style)]
+    return join(paragraph(begin + record.said, style, indent="  ", first=""), *profiles, told)
 
 
 def _profile(record: DivergenceRecord, style: Style) -> str:

@@ -11,7 +11,7 @@ node reads and what it makes are outputs, and by the node alone, on exact inputs
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
@@ -64,6 +64,14 @@ class Cuttable(Protocol):
 
     def describe(self, start: int, stop: int, outputs: Iterable[str] = ()) -> tuple[NodeRecord, ...]:
         """Describe the nodes between two places."""
+        ...
+
+    def reading(self, place: int) -> tuple[str, ...]:
+        """Name what the last node before a place reads, where it has a body."""
+        ...
+
+    def calls(self, place: int, known: Arrays, run: Run) -> Iterator[tuple[str, Cuttable, Arrays]]:
+        """Yield the calls of the body of the last node before a place: in words, its graph, and what it reads."""
         ...
 
 
@@ -179,6 +187,13 @@ class Prober:
         """Return the worst error of some tensors."""
         wanted = {name: expected[name] for name in names}
         return max((_error(found.record) for found in measure_all(actual, wanted)), default=0.0)
+
+    def worst(self, finding: Finding) -> tuple[str, float]:
+        """Name the tensor that is the furthest off, of those that the nodes of a finding made, with its error."""
+        behind = finding.behind
+        errors = {name: self.error(behind.actual, behind.expected, [name]) for name in finding.tensors}
+        name = max(errors, key=errors.__getitem__)
+        return name, errors[name]
 
     def inherited(self, measured: Measured, names: Sequence[str], expected: Arrays) -> float:
         """Return the error of tensors where float32 goes on from what the suspect made before a cut."""

@@ -44,8 +44,7 @@ def shrink(prober: Prober, finding: Finding) -> Smallest | None:
     Returns:
         The window; None where not even the whole graph shows it with one tensor as output.
     """
-    expected = finding.behind.expected
-    tensor = max(finding.tensors, key=lambda name: prober.error(finding.behind.actual, expected, [name]))
+    tensor, _ = prober.worst(finding)
     places = [place for place in prober.places if place <= finding.before.record.place]
     shown, hidden = _grow(prober, places, tensor)
     if shown is None:

@@ -13,7 +13,7 @@ from enginery.graph.passes.base import is_op, is_random
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["Dependence", "captured", "nested_graphs", "reads", "shape_operands", "study"]
+__all__ = ["Dependence", "captured", "made_in", "nested_graphs", "reads", "shape_operands", "study"]
 
 _SIZED_BY_DATA = ("Compress", "NonMaxSuppression", "NonZero", "StringSplit", "TfIdfVectorizer", "Unique")
 _REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
@@ -55,7 +55,7 @@ def captured(node: ir.Node) -> Iterator[ir.Value]:
     graphs = list(nested_graphs(node))
     if not graphs:
         return
-    own = {value for graph in graphs for value in _made(graph)}
+    own = {value for graph in graphs for value in made_in(graph)}
     for graph in graphs:
         read = (value for inner in graph for value in inner.inputs)
         yield from (value for value in (*read, *graph.outputs) if value is not None and value not in own)
@@ -130,7 +130,8 @@ def nested_graphs(node: ir.Node) -> Iterator[ir.Graph]:
             yield from nested_graphs(inner)
 
 
-def _made(graph: ir.Graph) -> Iterator[ir.Value]:
+def made_in(graph: ir.Graph) -> Iterator[ir.Value]:
+    """Yield the values that a graph has of its own, those of its nodes' bodies left out."""
     yield from graph.inputs
     yield from graph.initializers.values()
     for node in graph:
