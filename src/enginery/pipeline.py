@@ -37,11 +37,16 @@ if TYPE_CHECKING:
     from enginery.preparation import CaseSet, Prepared
     from enginery.tuning.race import Race
 
-__all__ = ["RECORD", "OptimizeResult", "optimize"]
+__all__ = ["PICTURE", "RECORD", "OptimizeResult", "optimize"]
 
 _CANDIDATES = "candidates"
 RECORD = "optimize.json"
 """Name of the file in a saved engine's folder that holds the `OptimizeRecord`."""
+
+PICTURE = "pareto.svg"
+"""Name of the file beside it that shows latency against error."""
+
+_FOUND = (RECORD, PICTURE)
 
 _EXPECTED_S = (("export", 5.0), ("simplify", 5.0), ("reference", 5.0), (_CANDIDATES, 40.0))
 """Steps and their seconds for a model of middle size; the last stands for those that are listed later."""
@@ -258,8 +263,11 @@ def _record(prepared: Prepared, race: Race, spec: OptimizeSpec, output: Path, be
 def _save(built: Path, record: OptimizeRecord, output: Path, progress: Progress) -> OptimizeRecord:
     """Give the chosen engine its records and its place; say loudly where only another environment opens it as timed.
 
-    The whole record, every candidate in it, goes beside the manifest as ``optimize.json``.
+    The whole record, every candidate in it, goes beside the manifest as ``optimize.json``, and its picture as
+    ``pareto.svg``.
     """
+    from enginery.reports.pareto import pareto_svg
+
     chosen = next(row for row in record.candidates if row.label == record.chosen)
     manifest = replace(storage.read_manifest(built), verify=chosen.verify, bench=chosen.bench)
     if python := record.spec["environments"].get(chosen.environment):
@@ -271,8 +279,9 @@ def _save(built: Path, record: OptimizeRecord, output: Path, progress: Progress)
         progress.say(note)
         record = replace(record, notes=(*record.notes, note))
     (built / RECORD).write_text(to_json(record) + "\n", encoding="utf-8")
-    file = FileRecord(storage.hash_file(built / RECORD), (built / RECORD).stat().st_size)
-    storage.write_manifest(built, replace(manifest, files={**manifest.files, RECORD: file}))
+    (built / PICTURE).write_text(pareto_svg(record), encoding="utf-8")
+    files = {name: FileRecord(storage.hash_file(built / name), (built / name).stat().st_size) for name in _FOUND}
+    storage.write_manifest(built, replace(manifest, files={**manifest.files, **files}))
     storage.adopt_folder(built, output)
     return record
 

@@ -27,7 +27,7 @@ LAYERS = (
     ("evaluation",),
     ("fitting", "part_engines", "quantising"),
     ("preparation", "divergence"),
-    ("locating",),
+    ("locating", "sensing"),
     ("steps", "dry_running"),
     ("trtexec_spec",),
     ("trtexec_queries",),

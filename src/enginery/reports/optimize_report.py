@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from enginery.records import BenchRecord, CandidateRecord, MachineRecord, OptimizeRecord, VerifyRecord
 from enginery.reports import figures
 from enginery.reports.layout import PLAIN, Column, Style, facts, footnotes, join, paragraph, table
+from enginery.reports.search_report import search_text
 from enginery.spec import HERE
 
 __all__ = ["machine_line", "next_steps_text", "optimize_text", "speed_up"]
@@ -38,9 +39,11 @@ def optimize_text(record: OptimizeRecord, style: Style = PLAIN) -> str:
         style,
         marked=[at for at, row in enumerate(record.candidates) if row.status == "chosen"],
     )
+    searches = [search_text(search, style, steps=False) for search in record.searches]
     return join(
-        paragraph(_headline(record), style), drawn, footnotes(notes, style), facts(_facts(record, compared), style)
-    )
+        paragraph(_headline(record), style), drawn, footnotes(notes, style), *searches,
+        facts(_facts(record, compared), style), paragraph(record.words, style) if record.words else "",
+    )  # fmt: skip
 
 
 def next_steps_text(record: OptimizeRecord, style: Style = PLAIN) -> str:

@@ -12,6 +12,7 @@ from enginery.reports.layout import PLAIN, Style
 from enginery.reports.optimize_report import next_steps_text, optimize_text
 from enginery.reports.outputs_report import outputs_text
 from enginery.reports.profile_report import profile_text
+from enginery.reports.search_report import search_text, sensitivity_text
 from enginery.reports.verify_report import verify_text
 
 __all__ = [
@@ -29,5 +30,7 @@ __all__ = [
     "optimize_text",
     "outputs_text",
     "profile_text",
+    "search_text",
+    "sensitivity_text",
     "verify_text",
 ]

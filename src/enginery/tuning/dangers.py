@@ -19,7 +19,7 @@ SEVERITIES = ("certain", "likely", "possible")
 
 _MASK = 1e30
 _DEEP = 1 << 16
-_FEW = 0.5
+_MANY, _SOME = 0.5, 0.01
 _REDUCTIONS = ("ReduceSum", "ReduceMean", "ReduceL1", "ReduceL2", "ReduceSumSquare", "ReduceLogSumExp",
                "GlobalAveragePool", "AveragePool")  # fmt: skip
 
@@ -50,12 +50,12 @@ def _of_tensors(node: NodeStudy, study: Study, seen: Mapping[str, Seen]) -> Iter
         if one.beyond:
             text = f"{verb} values up to {one.largest:.3g} in {name!r}, which exceed {study.largest:.6g}"
             yield DangerRecord("overflow", "certain", name, text)
-        if one.vanished:
+        if one.vanished >= _SOME * one.elements and one.vanished:
             share = one.vanished / one.elements
-            severity = "likely" if share > _FEW else "possible"
+            severity = "likely" if share > _MANY else "possible"
             text = f"{verb} values down to {one.smallest:.1e} in {name!r}: {share:.0%} of them become 0"
             yield DangerRecord("vanishing", severity, name, text)
-        elif one.subnormal:
+        elif one.subnormal >= _SOME * one.elements and one.subnormal:
             share = one.subnormal / one.elements
             text = f"{verb} values down to {one.smallest:.1e} in {name!r}: {share:.0%} of them keep few digits"
             yield DangerRecord("subnormal", "possible", name, text)

@@ -141,7 +141,9 @@ class _Desk:
                 found = self._find(root, simulator, ranking, builder)
         except EngineryError as error:
             trouble = error.message
-        lanes = self._follow(found.plan, builder, siblings) if found.plan is not None and found.kept else []
+        lanes = (
+            self._follow(found.plan, builder, siblings) if found.plan is not None and _is_mixed(found, ranking) else []
+        )
         record = _record(root, ranking, found, lanes, trouble or builder.refused)
         return replace(record, seconds=time.monotonic() - begin), lanes
 
@@ -265,6 +267,8 @@ def _record(
     words = f"no plan between {contestant.precision} and fp32 holds the bounds"
     if trouble and plan is None:
         words = f"{words}: {trouble}"
+    elif plan is not None and ranking is not None and len(found.kept or ()) == len(ranking.nodes):
+        words = f"only with every node kept higher than {contestant.precision} do the bounds hold"
     elif plan is not None and ranking is not None:
         words = kept_words(plan, found.kept or (), ranking, found.slow)
     return SearchRecord(
@@ -279,6 +283,11 @@ def _record(
         words=f"{words} (the search ended at its limit)" if found.unfinished else words,
         seconds=0.0,
     )
+
+
+def _is_mixed(found: Found, ranking: SensitivityRecord | None) -> bool:
+    """Say whether a plan is between two precisions: some nodes are kept, and not all."""
+    return ranking is not None and 0 < len(found.kept or ()) < len(ranking.nodes)
 
 
 def _high(contestant: Contestant, plan: PrecisionPlan | None) -> str:

@@ -203,11 +203,13 @@ class _Search:
         free = self._free(tries, kept)
         size = max(len(free) // 2, 1)
         while free and tries.more():
+            before = kept
             for part in [free[at : at + size] for at in range(0, len(free), size)]:
                 rest = tuple(name for name in kept if name not in set(part))
                 if tries.more() and tries(rest, f"lower again {_shown(part)}"):
                     kept = rest
-            if size == 1:
+            # A build is dear: what a simulation has found to need all of its nodes is not tried one by one.
+            if size == 1 or (tries.what == "built" and self.simulated and kept == before):
                 break
             free, size = tuple(name for name in free if name in set(kept)), max(size // 2, 1)
         return kept

@@ -62,13 +62,14 @@ def kept_words(plan: PrecisionPlan, kept: Sequence[str], ranking: SensitivityRec
     """
     low = ranking.precision.upper()
     quantised = ranking.precision in ("int8", "fp8")
-    if quantised:
-        low = f"{low} and {plan.precision.upper()}"
+    if quantised and plan.precision != "fp32":
+        low = f"{low} over {plan.precision.upper()}"
     if not kept:
         return f"{low} throughout"
     rows = {row.name: row for row in ranking.nodes}
     high = plan.precision.upper() if quantised else "FP32"
-    count = f"{len(kept)} node{'' if len(kept) == 1 else 's'}"
+    count = f"{len(kept)} of {ranking.lowered}" if quantised else f"{len(kept)}"
+    count += " node" if len(kept) == 1 else " nodes"
     return f"{low} except {count} kept in {high} ({_where(kept, rows, ranking.precision, slow)})"
 
 
