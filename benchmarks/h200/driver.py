@@ -119,7 +119,7 @@ def _run(asked: argparse.Namespace, begin: float) -> Run:
         work=work, store=Store(*folders), python=asked.python310 or sys.executable, torch_python=sys.executable,
         backend="onnxruntime" if trial else "tensorrt", models=models,
         convolutional=tuple(name for name in models if name in CONVOLUTIONAL),
-        batches=(1, 3, 8) if trial else BATCHES, tiny=trial, jobs=asked.jobs, gpus=asked.gpus,
+        batches=(1, 3, 8) if trial else BATCHES, tiny=trial, jobs=asked.jobs, gpus=asked.gpus, pattern=asked.engines,
         arrays=dict(pair.split("=", 1) for pair in asked.arrays), deadline=begin + asked.budget,
         build_until=begin + asked.build_until, build_end=begin + asked.build_end,
     )  # fmt: skip
@@ -169,6 +169,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--jobs", type=int, default=4, help="engines built at once on the first GPU: they time their kernels in turns"
     )
+    parser.add_argument("--engines", default="*", metavar="PATTERN", help="build those alone, such as '*.int8.*'")
     parser.add_argument("--gpus", type=int, default=1, help="builds are spread over them; the first is timed on")
     parser.add_argument(
         "--arrays", action="append", default=[], metavar="NAME=VALUE",

@@ -18,6 +18,7 @@ from enginery.storage import hash_file
 __all__ = ["HANDLERS", "MISHAPS", "names"]
 
 _SHAPES = {"x": enginery.Shape.parse("1..4..8x64")}
+_PICTURES = {"x": enginery.Shape.parse("1..4..8x64x56x56")}
 
 
 def artefact(folder: Path) -> Path:
@@ -133,7 +134,7 @@ def not_a_number(folder: Path, backend: str, _: str) -> None:
     graph = write_graph("overflow", folder)
     engine = folder / "overflow.engine"
     precision = "fp16" if backend.startswith("tensorrt") else "fp32"
-    enginery.build(graph, engine, backend=backend, shapes=_SHAPES, precision=precision)
+    enginery.build(graph, engine, backend=backend, shapes=_PICTURES, precision=precision)
     record = enginery.verify(engine, graph)
     if not record.passed:
         raise enginery.EngineryError(

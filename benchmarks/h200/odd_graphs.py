@@ -24,10 +24,12 @@ GRAPHS: Mapping[str, str] = {
         <float[4, 4, 1, 1] w = {WEIGHTS}> {
         a = Conv(x, w) b = Relu(a) d = Det(b) axes = Constant<value_ints = [2, 3]>() e = Unsqueeze(d, axes)
         f = Tanh(e) g = Mul(b, f) y = Conv(g, w) }""",
-    # What two products hand over has to be stored, and a stored half cannot hold it; one fused kernel would not mind.
-    "overflow": """odd (float[batch, 64] x) => (float[batch, 64] y) <float[64, 64] w = {SQUARE}> {
-        a = MatMul(x, w) large = Constant<value_float = 6.0e4>() b = Mul(a, large) c = MatMul(b, w)
-        small = Constant<value_float = 1.6e-5>() y = Mul(c, small) }""",
+    # What two convolutions hand over has to be stored, and a stored half cannot hold it; one fused kernel would not
+    # mind. They are large enough that no builder takes a float32 kernel for the faster one.
+    "overflow": """odd (float[batch, 64, 56, 56] x) => (float[batch, 64, 56, 56] y)
+        <float[64, 64, 3, 3] w = {THICK}> {
+        a = Conv<pads = [1, 1, 1, 1]>(x, w) large = Constant<value_float = 6.0e4>() b = Mul(a, large)
+        c = Conv<pads = [1, 1, 1, 1]>(b, w) small = Constant<value_float = 1.6e-5>() y = Mul(c, small) }""",
     "plugin": """odd (float[batch, 64] x) => (float[batch, 64] y) { y = vendor.MagicPlugin(x) }""",
     "plain": """odd (float[batch, 64] x) => (float[batch, 64] y) <float[64, 64] w = {SQUARE}> {
         a = MatMul(x, w) y = Relu(a) }""",
@@ -45,7 +47,9 @@ def write_graph(name: str, folder: Path) -> Path:
     """Write one of `GRAPHS` with random weights, and return its path."""
     generator = np.random.default_rng(0)
     text = GRAPHS[name]
-    for word, size, scale in (("{WEIGHTS}", 16, 0.5), ("{SQUARE}", 64 * 64, 0.125)):
+    for word, size, scale in (
+        ("{WEIGHTS}", 16, 0.5), ("{SQUARE}", 64 * 64, 0.125), ("{THICK}", 64 * 64 * 9, 0.042),
+    ):  # fmt: skip
         if word in text:
             numbers = ", ".join(f"{value:.6f}" for value in generator.standard_normal(size) * scale)
             text = text.replace(word, f"{{{numbers}}}")

@@ -36,6 +36,7 @@ class Run:
         batches: that are verified; the last is the largest.
         tiny: whether the models are tiny ones, for a trial.
         jobs: how many engines whose speed is not asked are built at once, on the first GPU.
+        pattern: of the engines' names; others are not built.
         gpus: of the machine; builds are spread over them, and whatever is timed runs on the first.
         arrays: variables of the environment in which the engines' interpreter finds PyTorch or CuPy, for arrays of
             the device; empty where it has none.
@@ -53,6 +54,7 @@ class Run:
     batches: tuple[int, ...]
     tiny: bool
     jobs: int
+    pattern: str
     gpus: int
     arrays: Mapping[str, str]
     deadline: float

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import types
-
 import numpy as np
 import pytest
 from fake_gpu import DataType, FakeRuntime, X, Y, doubling, session_of
@@ -26,8 +24,6 @@ class Held:
             "shape": array.shape, "typestr": array.dtype.str, "data": (array.ctypes.data, False), "version": 3,
             "stream": stream, "strides": strides,
         }  # fmt: skip
-
-    __cuda_array_interface__: dict = {}  # noqa: RUF012 - looked for on the class
 
 
 @pytest.fixture
@@ -175,7 +171,7 @@ def test_torch_tensors_come_back_as_torch_tensors(gpu, monkeypatch):
     """Torch is not imported for that, and stays its caller's."""
     torch = pytest.importorskip("torch")
     kind = device_arrays._torch()
-    monkeypatch.setattr(kind, "_stream", lambda _: types.SimpleNamespace(cuda_stream=CALLERS))
+    monkeypatch.setattr(kind, "_raw_stream", lambda _: CALLERS)
     monkeypatch.setattr("enginery.backends.session.kind_of", lambda _: kind)
     monkeypatch.setattr(torch.Tensor, "is_cuda", True)
     with session_of(doubling(gpu), gpu, (X,), (Y,)) as session:
