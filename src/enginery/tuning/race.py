@@ -191,7 +191,7 @@ def _run(
         for at, lane in enumerate(lanes):
             with progress.step(_step(lane)):
                 _prepare(lane, lanes[:at], progress)
-        if refiner is not None and course.spec.search_limit_s > 0:
+        if refiner is not None and course.spec.search_limit_s > 0 and course.spec.plan is None:
             refined = refiner(lanes)
             searches = refined.searches
             lanes += refined.lanes
