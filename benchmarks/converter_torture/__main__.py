@@ -8,8 +8,8 @@ Each result must convert, pass ONNX's checker with strict type inference, load o
 float32. The libraries are ``onnxconverter-common`` and ``onnxruntime.transformers``, which both must be installed; they
 know fp16 alone. The gallery's models are exported into the folder of ``--exports`` the first time, which takes a while.
 
-Leaves with 1 where Enginery's result is not valid, does not load or run, is off without a word about why, or where a
-library passes something that Enginery does not.
+Leaves with 1 where Enginery's result is not valid, does not load or run, is off for no known reason, or where a library
+passes something that Enginery does not.
 """
 
 from __future__ import annotations
@@ -68,14 +68,15 @@ def _run(names: Sequence[str], precisions: Sequence[str], options: Options) -> d
             found = results[name][precision] = summary(list(run_set(name, precision, options)))
             print(f"{name} in {precision}: {found['graphs']} graphs, {time.monotonic() - begin:.0f} s", flush=True)
             for row in found["not_all"]:
-                print(f"  {row['name']}: {row['reason']} {row.get('told') or ''}", flush=True)
+                why = [row[key] for key in ("told", "rounding", "planned", "not_planned", "died") if row.get(key)]
+                print(f"  {row['name']}: {row['reason']} {why or ''}", flush=True)
             for lost in found["only_others_pass"]:
                 print(f"  only {lost['converter']} passes {lost['stage']!r} with {lost['name']}", flush=True)
     return results
 
 
 def _failed(found: dict[str, Any]) -> bool:
-    wrong = [row for row in found["not_all"] if not all(passes(row, stage) for stage in (*STAGES[:-1], "told"))]
+    wrong = [row for row in found["not_all"] if not all(passes(row, stage) for stage in (*STAGES[:-1], "explained"))]
     return bool(wrong or found["only_others_pass"])
 
 

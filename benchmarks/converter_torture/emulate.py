@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["emulate"]
+__all__ = ["emulate", "round_all"]
 
 _NARROW = ("FLOAT16", "BFLOAT16")
 _ROUNDED_ALREADY = ("If", "Loop", "Scan", "Constant", "Identity")
@@ -41,6 +41,28 @@ def emulate(model: ir.Model) -> ir.Model:
                 _round(node, value, copy.graph)
         _retype(node)
     copy.graph.sort()  # some converters leave that out
+    return copy
+
+
+def round_all(model: ir.Model, dtype: ir.DataType) -> ir.Model:
+    """Return a float32 graph in which every weight and every tensor between nodes is rounded to a type."""
+    import ml_dtypes  # noqa: PLC0415
+    import numpy as np  # noqa: PLC0415
+    import onnx_ir as ir  # noqa: PLC0415
+
+    largest = float(ml_dtypes.finfo(dtype.numpy()).max)
+    copy = model.clone()
+    for graph in copy.graphs():
+        for value in graph.initializers.values():
+            if value.const_value is not None and value.const_value.dtype == ir.DataType.FLOAT:
+                array = np.clip(value.const_value.numpy(), -largest, largest).astype(dtype.numpy()).astype(np.float32)
+                value.const_value = ir.Tensor(array, name=value.name)
+    for node in list(ir.traversal.RecursiveGraphIterator(copy.graph)):
+        for value in node.outputs:
+            is_end = value.is_graph_output() and value.graph is copy.graph
+            if value.dtype == ir.DataType.FLOAT and isinstance(value.type, ir.TensorType) and not is_end:
+                value.dtype = dtype
+                _round(node, value, copy.graph)
     return copy
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-__all__ = ["STAGES", "TOLERANCE", "Original", "Verdict", "judge", "original"]
+__all__ = ["LEVEL", "STAGES", "TOLERANCE", "Original", "Verdict", "judge", "original", "run_plain", "worst_distance"]
 
 STAGES = ("converted", "valid", "loads", "runs", "close")
 """What is asked of a converted graph; where not even the original runs, being valid is all that can be."""
@@ -18,6 +19,9 @@ TOLERANCE = {"fp16": 1e-2, "bf16": 8e-2}
 """The largest relative L2 of an output: about twenty times the rounding of the type."""
 
 ORT = "onnxruntime"
+LEVEL = "TORTURE_LEVEL"
+"""The environment's name for another level of optimisation, where ONNX Runtime dies at its own."""
+
 _NO_KERNEL = "NOT_IMPLEMENTED"
 _LONGEST = 300
 
@@ -66,13 +70,19 @@ def original(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> Original:
     why = ""
     for runner in ("onnxruntime", "optimised", "reference"):
         try:
-            session = reference(model) if runner == "reference" else _session(model, optimise=runner == "optimised")
+            session = (
+                reference(model)
+                if runner == "reference"
+                else _session(model, level="all" if runner == "optimised" else "disable")
+            )
             first, second = (session.run(None, _asked(session, feeds)) for _ in range(2))
             rounded = {name: session.run(None, _asked(session, _rounded(feeds, name))) for name in TOLERANCE}
         except Exception as error:  # noqa: BLE001 - the runtime's kinds are its own; the reason is kept
             why = why or short(error)
             continue
-        return Original(first, "reference" if runner == "reference" else ORT, "", rounded, _worst(first, second) > 0)
+        return Original(
+            first, "reference" if runner == "reference" else ORT, "", rounded, worst_distance(first, second) > 0
+        )
     return Original(None, "", why)
 
 
@@ -109,7 +119,11 @@ def judge(converted: onnx.ModelProto, feeds: Mapping[str, Any], right: Original,
         passed.append("runs")
     except Exception as error:  # noqa: BLE001 - the runtime's kinds are its own; the reason is kept
         return Verdict(tuple(passed), "; ".join([*reasons, f"runtime: {short(error)}"]))
-    worst = 0.0 if right.random else min(_worst(found, right.outputs), _worst(found, right.rounded[precision]))
+    worst = (
+        0.0
+        if right.random
+        else min(worst_distance(found, right.outputs), worst_distance(found, right.rounded[precision]))
+    )
     if worst <= TOLERANCE[precision]:
         passed.append("close")
     else:
@@ -117,8 +131,15 @@ def judge(converted: onnx.ModelProto, feeds: Mapping[str, Any], right: Original,
     return Verdict(tuple(passed), "; ".join(reasons), worst, ran=ran)
 
 
-def _worst(found: Sequence[Any], right: Sequence[Any]) -> float:
+def worst_distance(found: Sequence[Any], right: Sequence[Any]) -> float:
+    """Return the largest distance of outputs."""
     return max((distance(one, other) for one, other in zip(found, right, strict=True)), default=0.0)
+
+
+def run_plain(model: onnx.ModelProto, feeds: Mapping[str, Any], runner: str) -> Any:
+    """Run a float32 graph without optimisation."""
+    session = reference(model) if runner == "reference" else _session(model, level="disable")
+    return session.run(None, _asked(session, feeds))
 
 
 def _load(converted: onnx.ModelProto, runner: str, precision: str) -> None:
@@ -221,11 +242,14 @@ def _graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                 yield from _graphs(attribute.g)
 
 
-def _session(model: onnx.ModelProto, *, optimise: bool = True) -> Any:
+def _session(model: onnx.ModelProto, *, level: str = "") -> Any:
+    """Open a graph; at ONNX Runtime's own level of optimisation, unless told otherwise."""
     import onnxruntime  # noqa: PLC0415 - the parent needs none of it
+
+    level = level or os.environ.get(LEVEL, "all")
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, 1
-    if not optimise:
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    word = "DISABLE_ALL" if level == "disable" else f"ENABLE_{level.upper()}"
+    options.graph_optimization_level = getattr(onnxruntime.GraphOptimizationLevel, f"ORT_{word}")
     return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
