@@ -23,6 +23,9 @@ from benchmarks.converter_torture.judge import LEVEL, Original, Verdict, judge, 
 __all__ = ["Row", "run_set", "work"]
 
 ROOT = Path(__file__).parents[2]
+_LOST = 0.5
+"""Where rounding alone may cost more than this, it is no explanation: the values are gone."""
+
 _LEVEL, _LOWER_LEVEL = "all", "extended"
 Row = dict[str, Any]
 """A verdict as plain data, with ``name`` and ``converter``; ``invalid`` stands for an original the checker refuses."""
@@ -106,7 +109,7 @@ def _verdict(case: Case, converter: str, precision: str, known: dict[str, Any]) 
 def _explained(case: Case, verdict: Verdict, known: Mapping[str, Any], precision: str, *, ours: bool) -> Row:
     """See why a graph is off: no more than rounding costs, or beyond the range, which a plan mends."""
     allowed = rounding_error(case.make(), known["feeds"], known["right"], precision)
-    if verdict.error is not None and verdict.error <= allowed < float("inf"):
+    if verdict.error is not None and verdict.error <= allowed < _LOST:
         return {"rounding": f"rounding every tensor to {precision} is allowed {allowed:.2g}"}
     if not ours:
         return {}
