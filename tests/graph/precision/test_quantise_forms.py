@@ -1,0 +1,145 @@
+"""The forms that quantised numbers take, on a network with a residual sum: what each reader fuses, and the answers."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from enginery.errors import GraphError, UnknownNameError
+from enginery.graph.base import Ranges, calibrate, make_plan, quantisable, quantize
+from enginery.graph.precision.forms import FORMS
+
+TEXT = """<ir_version: 9, opset_import: ["": 17]> residual (float[n, 3, 8, 8] x) => (float[n, 4] y) {
+    [first] a = Conv <pads = [1, 1, 1, 1]> (x, w1, b1)
+    [relu] r = Relu(a)
+    [second] c = Conv <pads = [1, 1, 1, 1]> (r, w2, b2)
+    [sum] s = Add(c, r)
+    [pool] p = GlobalAveragePool(s)
+    [flat] f = Flatten(p)
+    [product] y = MatMul(f, w3)
+}"""
+NODES = ("first", "second", "sum", "product")
+
+
+@pytest.fixture
+def model():
+    """Return the network, whose output channels differ widely in scale."""
+    random = np.random.default_rng(0)
+    sizes = {"w1": (16, 3, 3, 3), "b1": (16,), "w2": (16, 16, 3, 3), "b2": (16,), "w3": (16, 4)}
+    found = ir.from_onnx_text(TEXT)
+    for name, size in sizes.items():
+        array = random.standard_normal(size).astype(np.float32) * np.float32(0.2)
+        if array.ndim == 4:
+            array *= np.logspace(-1, 1, size[0], dtype=np.float32).reshape(-1, 1, 1, 1)
+        value = next(one for node in found.graph for one in node.inputs if one is not None and one.name == name)
+        value.const_value = ir.tensor(array, name=name)
+        value.shape, value.type = value.const_value.shape, ir.TensorType(ir.DataType.FLOAT)
+        found.graph.register_initializer(value)
+    return found
+
+
+@pytest.fixture
+def data():
+    """Return four batches, none of whose values is below -1."""
+    random = np.random.default_rng(1)
+    return [{"x": random.uniform(-1, 3, (4, 3, 8, 8)).astype(np.float32)} for _ in range(4)]
+
+
+def read_by(model: ir.Model, name: str, index: int) -> str:
+    """Return the operator that makes an input of a node; empty for an initializer."""
+    node = next(node for node in model.graph if node.name == name)
+    producer = node.inputs[index].producer()
+    return "" if producer is None else producer.op_type
+
+
+def test_what_can_be_quantised(model):
+    """Products, and the sum behind a convolution."""
+    assert quantisable(model) == NODES
+
+
+@pytest.mark.parametrize("form", ["symmetric", "asymmetric", "whole"])
+def test_each_form_computes_the_same(model, data, run, form):
+    """Within what eight bits can hold, and each node of the set reads quantised numbers."""
+    result = quantize(model, data, form=form)
+    assert set(NODES) <= set(make_plan(result, "int8").nodes)
+    (expected,), (found,) = run(model, **data[0]), run(result, **data[0])
+    assert np.linalg.norm(found - expected) < 0.03 * np.linalg.norm(expected)
+
+
+def test_zero_points(model, data):
+    """Unsigned activations have one, where there are values below zero; weights never."""
+    result = quantize(model, data, form="asymmetric")
+    points = {
+        name: value.const_value for name, value in result.graph.initializers.items() if name.endswith("zero_point")
+    }
+    assert points["x_zero_point"].dtype == ir.DataType.UINT8
+    assert int(points["x_zero_point"].numpy()) == 64
+    assert int(points["r_zero_point"].numpy()) == 0
+    assert points["w1_zero_point"].dtype == ir.DataType.INT8
+    assert not points["w1_zero_point"].numpy().any()
+
+
+def test_one_branch_of_a_sum_or_both(model, data):
+    """What ends a convolution is at hand in full, unless all is in integers."""
+    one = quantize(model, data, form="symmetric")
+    assert (read_by(one, "sum", 0), read_by(one, "sum", 1)) == ("Conv", "DequantizeLinear")
+    whole = quantize(model, data, form="whole")
+    assert (read_by(whole, "sum", 0), read_by(whole, "sum", 1)) == ("DequantizeLinear", "DequantizeLinear")
+    assert read_by(whole, "first", 2) == "DequantizeLinear"
+    assert {"b1_first_quantized", "b2_second_quantized"} <= set(whole.graph.initializers)
+    assert whole.graph.initializers["b1_first_quantized"].dtype == ir.DataType.INT32
+
+
+def test_any_set_of_nodes(model, data):
+    """Others read what they did, and a tensor is quantised once for all who want it."""
+    ranges = calibrate(model, data)
+    result = quantize(model, ranges, nodes=["second", "sum"])
+    assert set(make_plan(result, "int8").nodes) == {"second", "sum"}
+    assert read_by(result, "first", 0) == read_by(result, "first", 1) == ""
+    assert sum(node.op_type == "QuantizeLinear" for node in result.graph) == 1
+    with pytest.raises(GraphError, match=r"node 'relu' \(Relu\) cannot read INT8"):
+        quantize(model, ranges, nodes=["relu"])
+    with pytest.raises(UnknownNameError, match="unknown node 'secnd'"):
+        quantize(model, ranges, nodes=["secnd"])
+    with pytest.raises(UnknownNameError, match="unknown form 'asymetric'"):
+        quantize(model, ranges, form="asymetric")
+
+
+def test_ranges_of_another_graph(model, data):
+    """They are refused by the tensor that they do not know."""
+    ranges = calibrate(model, data)
+    assert ranges == calibrate(model, iter(data))
+    less = Ranges(ranges.method, {"x": ranges.tensors["x"]}, ranges.batches)
+    with pytest.raises(GraphError, match="do not say that of 'r'"):
+        quantize(model, less)
+
+
+def test_fp8(model, data):
+    """Its type came with opset 19, to which the graph is converted."""
+    result = quantize(model, data, form="fp8")
+    assert result.opset_imports[""] == 19
+    kinds = {node.inputs[2].dtype for node in result.graph if node.op_type == "QuantizeLinear"}
+    assert kinds == {ir.DataType.FLOAT8E4M3FN}
+    plan = make_plan(result, "fp8", rest="bf16")
+    assert set(plan.nodes.values()) == {"fp8"}
+    assert set(plan.nodes) == set(NODES)
+
+
+@pytest.mark.parametrize(("form", "error", "opset"), [("weights8", 0.01, 17), ("weights4", 0.15, 21)])
+def test_weights_alone(model, data, run, form, error, opset):
+    """No data is needed, and no node computes in INT8; in four bits, each 32 numbers share a scale."""
+    result = quantize(model, Ranges("minmax", {}, 0), form=form)
+    assert result.opset_imports[""] == opset
+    assert not any(node.op_type == "QuantizeLinear" for node in result.graph)
+    assert read_by(result, "product", 1) == "DequantizeLinear"
+    (expected,), (found,) = run(model, **data[0]), run(result, **data[0])
+    assert 0 < np.linalg.norm(found - expected) < error * np.linalg.norm(expected)
+    with pytest.raises(GraphError, match="QuantizeLinear"):
+        make_plan(result, "int8")
+
+
+def test_forms_say_what_they_need():
+    """Each names types that its opset has."""
+    assert FORMS["fp8"].lowest_opset == 19
+    assert FORMS["weights4"].lowest_opset == 21
