@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import onnx_ir as ir
 import pytest
 
 from enginery import steps
-from enginery.errors import SourceError
+from enginery.errors import SourceError, UnknownNameError
 
 
 def test_an_engine_named_twice_is_timed_twice():
@@ -19,3 +20,22 @@ def test_a_saved_model_is_called_what_it_is(tmp_path):
     (tmp_path / "saved_model.pb").write_bytes(b"")
     with pytest.raises(SourceError, match="is the folder of a TensorFlow SavedModel, neither an engine nor an ONNX"):
         steps.inspect(tmp_path)
+
+
+def test_a_plan_is_given_by_its_file(tmp_path):
+    """The engine that comes of it holds the same file; what it asks for is its narrowest word."""
+    model = ir.from_onnx_text("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        two (float[2, 4] x) => (float[2, 4] y) { [root] a = Sqrt(x) [waves] y = Sin(a) }
+    """)
+    ir.save(model, tmp_path / "two.onnx")
+    plan, built = tmp_path / "mine.json", tmp_path / "built.engine"
+    plan.write_text('{"precision": "fp32", "nodes": {"waves": {"precision": "fp16", "reason": "it may"}}}')
+    first = steps.build(tmp_path / "two.onnx", built, backend="null", plan=plan, in_process=True)
+    assert first.manifest.precision == "fp16"
+    assert first.manifest.build.planned == {"fp16": 1, "fp32": 1}
+    again = steps.build(tmp_path / "two.onnx", tmp_path / "again.engine", backend="null", plan=built, in_process=True)
+    assert (again.folder / "precision.json").read_bytes() == (built / "precision.json").read_bytes()
+    plan.write_text('{"precision": "fp32", "nodes": {"wave": "fp16"}}')
+    with pytest.raises(UnknownNameError, match="names 'wave', which the graph does not have; did you mean 'waves'"):
+        steps.build(tmp_path / "two.onnx", built, backend="null", plan=plan)

@@ -218,6 +218,25 @@ def test_a_plan_goes_from_one_backend_to_another(net, build):
     assert built.manifest.build.planned == {"fp16": 7, "fp32": 1}
 
 
+@NEEDS_BF16
+def test_openvino_keeps_nothing_in_a_body(build, tmp_path):
+    """What is inside an If takes no mark, and is named; a plan without such nodes builds."""
+    model = ir.from_onnx_text("""
+        <ir_version: 9, opset_import: ["" : 19]>
+        g (float[8, 8] x, bool flag) => (float[8, 8] y) {
+            [product] a = MatMul(x, x)
+            [choice] y = If (flag) <
+                then_branch = yes () => (float[8, 8] b) { [inner] b = MatMul(a, a) },
+                else_branch = no () => (float[8, 8] c) { [other] c = Neg(a) }>
+        }
+    """)
+    ir.save(model, tmp_path / "if.onnx")
+    graph = load_model(tmp_path / "if.onnx")
+    with pytest.raises(PrecisionError, match="OpenVINO cannot keep inner in fp32: what is in a subgraph"):
+        build(graph, "openvino", "bf16", PrecisionPlan("bf16", {"inner": "fp32"}))
+    assert build(graph, "openvino", "bf16").manifest.build.planned == {"bf16": 3}
+
+
 def test_an_unknown_word_is_not_allowed(net, build):
     """The option takes names of precisions."""
     for backend in ("onnxruntime", "openvino"):

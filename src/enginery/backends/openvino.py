@@ -156,7 +156,7 @@ def open(folder: Path, manifest: ManifestRecord, options: Mapping[str, Option]) 
         ProviderError: it would run elsewhere than on the CPU.
     """
     values = _options(manifest.options, options)
-    plan = read_plan(folder / PLAN) if PLAN in manifest.files else PrecisionPlan(manifest.precision)
+    plan = read_plan(folder) if (folder / PLAN).is_file() else PrecisionPlan(manifest.precision)
     compiled = _compile(folder, plan, values)
     return OpenVinoRunner(compiled, manifest.inputs, manifest.outputs, _library())
 

@@ -94,7 +94,8 @@ class Construction:
         """
         options = read_options(spec.options)
         capabilities = asked_capabilities(api, options)
-        check_capabilities(spec.precision, capabilities)
+        for word in (spec.precision, *(spec.plan.words if spec.plan is not None else ())):
+            check_capabilities(word, capabilities)
         refuse_options(api.library, options, gpu_here=bool(describe_machine().gpus), targets=len(capabilities))
         log = BuildLog(api)
         load_plugins(api, listed(options["plugins"]), log.logger)

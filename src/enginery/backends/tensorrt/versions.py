@@ -16,6 +16,7 @@ from typing import Any
 
 from enginery import optional
 from enginery.errors import FeatureError
+from enginery.spec import PRECISIONS
 
 __all__ = [
     "FEATURES",
@@ -26,6 +27,7 @@ __all__ = [
     "ParserError",
     "capability_names",
     "element_type",
+    "lacking",
     "lacks_kernels_for",
     "layer_metadata",
     "load_api",
@@ -447,6 +449,20 @@ def precisions(library: Library, version: str, capability: str = "") -> frozense
     if release_of(version) >= _TYPED_FROM[library.module]:
         named |= {"bf16", "fp8"}
     return frozenset(name for name in named if not capability or supports(capability, name))
+
+
+def lacking(library: Library, version: str, capability: str = "") -> dict[str, str]:
+    """Say of each precision that a version does not compute in why that is.
+
+    Example:
+        >>> lacking(LIBRARIES["tensorrt"], "8.6.1", "7.5")["bf16"]
+        'TensorRT 8.6.1 has no such type: it came with version 10'
+    """
+    untyped = f"{library.label} {version} has no such type: it came with version 10"
+    without = f"a GPU of compute capability {capability} has no instructions for it"
+    late = {"bf16", "fp8"} if release_of(version) < _TYPED_FROM[library.module] else set()
+    offered = precisions(library, version, capability)
+    return {name: untyped if name in late else without for name in PRECISIONS if name not in offered}
 
 
 def supports(capability: str, precision: str) -> bool:
