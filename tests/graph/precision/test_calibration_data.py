@@ -1,0 +1,57 @@
+"""Data to calibrate with that does not look like the model's inputs is refused, and the message says why."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from enginery.errors import DataError
+from enginery.graph.precision.calibration_data import checked
+
+TEXT = """<ir_version: 9, opset_import: ["": 17]> g (float[n, 3] x, int64[n] ids) => (float[n, 3] y) { y = Relu(x) }"""
+IDS = np.zeros(2, np.int64)
+
+
+@pytest.fixture
+def model():
+    """Return a graph of two inputs."""
+    return ir.from_onnx_text(TEXT)
+
+
+@pytest.fixture
+def rows():
+    """Return two rows of real values."""
+    return np.array([[0, 1, 2], [-1, 0.5, 3]], np.float32)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: {"x": x.astype(np.float64)}, "the data for 'x' is float64, and the model takes float32"),
+        (lambda x: {"x": x[:, :2]}, "the data for 'x' is 2x2, and the model takes nx3"),
+        (lambda x: {"x": x[0]}, "the data for 'x' is 3, and the model takes nx3"),
+        (lambda x: {"x": x * np.float32(np.nan)}, "the data for 'x' is not finite"),
+        (lambda x: {"x": np.ones_like(x)}, "the data for 'x' is 1 everywhere; record real inputs"),
+        (lambda x: {"y": x, "x": None}, "lacks the input 'x'; record every input; the data holds ids, y"),
+        (lambda x: {"x": x[:1], "ids": IDS[:1]}, "there is one row of data to calibrate with"),
+        (lambda x: {"x": x * 100}, r"lies in -100\.\.300, and the example inputs in -1\.\.3; prepare the data"),
+        (lambda x: {"x": x / 100}, r"lies in -0\.01\.\.0\.03, and the example inputs in -1\.\.3"),
+    ],
+)
+def test_refused(model, rows, change, message):
+    """Each slip by itself."""
+    feeds = {"ids": IDS, "x": rows, **change(rows)}
+    given = {name: array for name, array in feeds.items() if array is not None}
+    with pytest.raises(DataError, match=message):
+        list(checked(model, [given], {"x": rows}))
+
+
+def test_taken(model, rows):
+    """Batches pass through in their order, one at a time; example inputs of one value say nothing."""
+    batches = [{"x": rows, "ids": IDS}, {"x": rows * 2, "ids": IDS}]
+    handed = checked(model, iter(batches), {"x": np.zeros_like(rows)})
+    assert next(handed)["x"] is rows
+    assert len(list(handed)) == 1
+    with pytest.raises(DataError, match="there is no data to calibrate with"):
+        list(checked(model, []))
