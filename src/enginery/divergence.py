@@ -183,18 +183,17 @@ def _record(prober: Prober, finding: Finding, reference: str, case: str) -> Dive
         notes.append(f"the graph could not be cut between these {len(nodes)} nodes")
     return DivergenceRecord(
         reference=reference, case=case, max_error=prober.bound, kind=finding.kind, nodes=nodes, tensor=tensor,
-        error=error, error_before=before.error, own_error=finding.own_error,
+        error=error, error_before=prober.before(finding), own_error=finding.own_error,
         inherited_error=finding.inherited_error, confirmed=finding.confirmed,
-        said=_said(finding, nodes, _figure(behind, tensor, error), prober.bound), cuts=finding.cuts, builds=0,
+        said=_said(prober, finding, nodes, _figure(behind, tensor, error)), cuts=finding.cuts, builds=0,
         notes=tuple(notes),
     )  # fmt: skip
 
 
-def _said(finding: Finding, nodes: tuple[NodeRecord, ...], figure: str, bound: float) -> str:
+def _said(prober: Prober, finding: Finding, nodes: tuple[NodeRecord, ...], figure: str) -> str:
     """Tell in a sentence what was found."""
-    before = finding.before.record
     where = " and ".join(map(_called, nodes[:_NAMED])) + (f" and {len(nodes) - _NAMED} more" if nodes[_NAMED:] else "")
-    grown = f"its output is off by {figure}, what it reads by {before.error:.1e}"
+    grown = f"its output is off by {figure}, what it reads by {prober.before(finding):.1e}"
     if finding.kind == "jump":
         how = f"it is off by {finding.own_error:.1e} on exact inputs too"
     elif finding.kind == "amplified":
@@ -203,7 +202,9 @@ def _said(finding: Finding, nodes: tuple[NodeRecord, ...], figure: str, bound: f
         how = f"it is not where its inputs are outputs too, and {_FUSED}: it is fused with what stands before it"
     else:
         alone = f"{finding.own_error:.1e} by itself" if finding.own_error is not None else "not known by itself"
-        how = f"no node jumps: the error grows along the graph (this node adds {alone}) and passes {bound:g} here"
+        how = (
+            f"no node jumps: the error grows along the graph (this node adds {alone}) and passes {prober.bound:g} here"
+        )
     doubt = ""
     if finding.kind in ("jump", "amplified") and finding.confirmed is False:
         doubt = f"; a second cut, before and behind it, does not show it: {_FUSED}"

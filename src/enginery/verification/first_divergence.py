@@ -149,6 +149,7 @@ class Prober:
         self.suspect, self.reference, self.go_on = suspect, reference, go_on
         self.feeds, self.bound, self.hear = feeds, bound, hear
         known = reference.graph.names
+        self._harmless: set[str] = set()  # what is not worth telling of a cut where something else is off
         self.places = tuple(at for at in suspect.graph.places if known.issuperset(suspect.graph.crossing(at)))
 
     def measure(self, place: int) -> Measured:
@@ -195,6 +196,14 @@ class Prober:
         name = max(errors, key=errors.__getitem__)
         return name, errors[name]
 
+    def before(self, finding: Finding) -> float:
+        """Return the worst error of what the nodes of a finding read, of what crosses the good cut."""
+        crossing = finding.before.expected
+        made = [name for name in finding.tensors if name not in crossing]
+        read = self.suspect.graph.part(crossing, made).graph.inputs if made else ()
+        names = [value.name or "" for value in read]
+        return self.error(finding.before.actual, crossing, [name for name in names if name in crossing])
+
     def inherited(self, measured: Measured, names: Sequence[str], expected: Arrays) -> float:
         """Return the error of tensors where float32 goes on from what the suspect made before a cut."""
         given = {name: _as(array, measured.expected[name]) for name, array in measured.actual.items()}
@@ -203,7 +212,7 @@ class Prober:
 
     def _judged(self, blank: CutRecord, actual: Arrays, expected: Arrays) -> Measured:
         found = [difference.record for difference in measure_all(actual, expected)]
-        worst = max(found, key=_error)
+        worst = max([one for one in found if one.name not in self._harmless] or found, key=_error)
         bad = tuple(record.name for record in found if not _error(record) <= self.bound)
         record = replace(
             blank, tensor=worst.name, error=_error(worst), max_abs=worst.max_abs, nan=worst.nan, inf=worst.inf,
@@ -212,9 +221,9 @@ class Prober:
         measured = Measured(record, actual, expected, bad)
         if bad and blank.place < self.places[-1]:
             harm = self._harm(measured)
-            measured = replace(
-                measured, record=replace(record, harm=harm, good=harm is not None and harm <= self.bound)
-            )
+            good = harm is not None and harm <= self.bound
+            self._harmless.update(bad if good else ())
+            measured = replace(measured, record=replace(record, harm=harm, good=good))
         return measured
 
     def _harm(self, measured: Measured) -> float | None:
@@ -289,7 +298,7 @@ def _examined(prober: Prober, finding: Finding) -> Finding:
     kind = "gradual"
     if own is not None and own > prober.bound:
         kind = "jump"
-    elif (inherited or 0.0) > prober.bound and worst >= _TIMES * before.record.error:
+    elif (inherited or 0.0) > prober.bound and worst >= _TIMES * prober.before(finding):
         kind = "amplified"
     elif confirmed is False:
         kind = "fused"
