@@ -26,7 +26,7 @@ from enginery.tuning.journal import Journal
 from enginery.tuning.lane import Course, Lane
 from enginery.tuning.regions import Regions, raise_slow_regions
 from enginery.tuning.search import Found, Limits, search_plan, why_kept
-from enginery.tuning.sensitivity import group_nodes, quantised_sensitivity, sensitivity
+from enginery.tuning.sensitivity import by_place, group_nodes, quantised_sensitivity, sensitivity
 from enginery.tuning.simulation import Simulator
 from enginery.tuning.trials import Builder, Pace, Quantise, simulated
 from enginery.tuning.words import kept_words
@@ -134,11 +134,12 @@ class _Desk:
         contestant = root.contestant
         own = self.folder / f"search-{contestant.backend}-{contestant.environment}-{contestant.precision}"
         builder = self._builder(root, own, Pace(self.progress))
+        deadline = begin + self.course.spec.search_limit_s
         ranking, found, trouble = None, Found(None, None, ()), ""
         try:
             with self._simulator(self._graph(contestant), own, builder.pace) as simulator:
                 ranking = self._ranking(simulator, builder)
-                found = self._find(root, simulator, ranking, builder)
+                found = self._find(root, simulator, ranking, builder, deadline)
         except EngineryError as error:
             trouble = error.message
         lanes = (
@@ -147,19 +148,22 @@ class _Desk:
         record = _record(root, ranking, found, lanes, trouble or builder.refused)
         return replace(record, seconds=time.monotonic() - begin), lanes
 
-    def _find(self, root: Lane, simulator: Simulator, ranking: SensitivityRecord, builder: Builder) -> Found:
+    def _find(
+        self, root: Lane, simulator: Simulator, ranking: SensitivityRecord, builder: Builder, deadline: float
+    ) -> Found:
         contestant, base_plan = root.contestant, builder.quantise and root.contestant.plan
         passed = root.verify is not None and root.verify.passed
         found = Found((), contestant.plan, ())
         if not passed:
             about = {**self._about(contestant), "precision": contestant.precision, "form": contestant.int8_form}
             trial = simulated(simulator, self.journal, about, builder.pace, builder.quantise)
-            found = search_plan(ranking, trial, builder, limits=self._limits(), base=base_plan)
+            limits = Limits(seconds=max(deadline - time.monotonic(), 0.0))
+            found = search_plan(ranking, trial, builder, limits=limits, base=base_plan)
         if base_plan is None or found.plan is None or not found.plan.nodes:
             return found
         steps = list(found.steps)
         regions = _regions(ranking, found.plan)
-        timing = Regions(builder, self.journal, {**builder.about, "case": self.course.bench_case}, steps)
+        timing = Regions(builder, self.journal, {**builder.about, "case": self.course.bench_case}, steps, deadline)
         plan = raise_slow_regions(found.plan, regions, timing)
         kept = tuple(name for name in base_plan.nodes if name not in plan.nodes)
         return replace(found, plan=plan, kept=kept, steps=tuple(steps), slow=tuple(timing.slow))
@@ -229,9 +233,6 @@ class _Desk:
         return quantised_sensitivity(
             simulator, contestant.plan, lambda plan: quantise(plan).path, progress=self.progress
         )
-
-    def _limits(self) -> Limits:
-        return Limits(seconds=self.course.spec.search_limit_s)
 
     def _follow(self, plan: PrecisionPlan, builder: Builder, siblings: Sequence[Lane]) -> list[Lane]:
         """Ready a lane for each set of options; the one that the search has built already is taken over."""
@@ -307,7 +308,10 @@ def _regions(ranking: SensitivityRecord, plan: PrecisionPlan) -> dict[str, tuple
         if row.name in plan.nodes
     ]
     order = {name: at for at, name in enumerate(plan.nodes)}
-    found = group_nodes(sorted(nodes, key=lambda node: order[node.name]), _REGIONS)
+    nodes.sort(key=lambda node: order[node.name])
+    found = group_nodes(nodes, _REGIONS)
+    if max(map(len, found.values()), default=0) > len(nodes) / 2:  # a module that holds nearly all tells nothing
+        found = by_place([node.name for node in nodes], _REGIONS)
     return dict(sorted(found.items(), key=lambda item: -len(item[1])))
 
 

@@ -6,6 +6,8 @@ the narrow numbers save. That shows on the clock alone, so both engines take tur
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -34,6 +36,7 @@ class Regions:
         journal: what is known already.
         about: what else a time depends on.
         steps: written down here.
+        deadline: of the monotonic clock, after which no region is tried.
         slow: nodes that were raised because lower they were no faster.
     """
 
@@ -41,6 +44,7 @@ class Regions:
     journal: Journal
     about: Mapping[str, Any]
     steps: list[SearchStepRecord]
+    deadline: float = math.inf
     slow: list[str] = field(default_factory=list)
     _current: Lane | None = field(default=None, init=False)
 
@@ -87,7 +91,7 @@ def raise_slow_regions(plan: PrecisionPlan, regions: Mapping[str, Sequence[str]]
     """
     for name, nodes in regions.items():
         inside = [node for node in nodes if node in plan.nodes]
-        if not inside or len(inside) == len(plan.nodes):
+        if not inside or len(inside) == len(plan.nodes) or time.monotonic() >= timing.deadline:
             continue
         left = {node: word for node, word in plan.nodes.items() if node not in set(inside)}
         raised = replace(plan, nodes=left, reasons={node: why for node, why in plan.reasons.items() if node in left})

@@ -21,7 +21,7 @@ from enginery.tuning.dangers import SEVERITIES, dangers_of
 from enginery.tuning.simulation import CHUNK_BYTES, Simulator
 from enginery.tuning.watching import Seen
 
-__all__ = ["group_nodes", "quantised_sensitivity", "sensitivity"]
+__all__ = ["by_place", "group_nodes", "quantised_sensitivity", "sensitivity"]
 
 _MOST_GROUPS = 32
 
@@ -134,16 +134,22 @@ def group_nodes(nodes: Sequence[NodeStudy], most: int = _MOST_GROUPS) -> dict[st
             groups.setdefault(".".join(node.module.split(".")[:depth]), []).append(node.name)
         if len(groups) <= most and len(groups) > 1:
             return _without_module({name: tuple(names) for name, names in groups.items()}, most)
-    return _by_place([node.name for node in nodes], most)
+    return by_place([node.name for node in nodes], most)
 
 
 def _without_module(groups: dict[str, tuple[str, ...]], most: int) -> dict[str, tuple[str, ...]]:
     """Cut the nodes of no module by their place: together they say nothing."""
     rest = groups.pop("", ())
-    return groups | _by_place(rest, max(most - len(groups), 1)) if rest else groups
+    return groups | by_place(rest, max(most - len(groups), 1)) if rest else groups
 
 
-def _by_place(names: Sequence[str], most: int) -> dict[str, tuple[str, ...]]:
+def by_place(names: Sequence[str], most: int) -> dict[str, tuple[str, ...]]:
+    """Cut names, in the graph's order, into groups of neighbours.
+
+    Example:
+        >>> by_place(["a", "b", "c"], 2)
+        {'a .. b': ('a', 'b'), 'c': ('c',)}
+    """
     step = math.ceil(len(names) / most)
     cut = [tuple(names[at : at + step]) for at in range(0, len(names), step)]
     return {part[0] if len(part) == 1 else f"{part[0]} .. {part[-1]}": part for part in cut}
