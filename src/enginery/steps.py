@@ -141,6 +141,7 @@ def quantize(
     *,
     data: str | Path,
     method: str = "minmax",
+    form: str = "symmetric",
     exclude: Sequence[str] = (),
     shapes: Mapping[str, Shape] | None = None,
     example_inputs: Any = None,
@@ -156,6 +157,8 @@ def quantize(
         output: path of the ONNX file.
         data: recorded inputs, a hundred real ones or more: the ranges follow from them.
         method: how a range follows from the values: ``minmax``, ``entropy`` or ``percentile``.
+        form: of the numbers: ``symmetric`` for TensorRT, ``asymmetric`` for OpenVINO, ``whole`` for ONNX Runtime on
+            CPUs; see `enginery.graph.precision.forms.FORMS`.
         exclude: names of nodes that stay as they are.
         shapes: the profile of each input.
         example_inputs: as for `export`.
@@ -169,7 +172,7 @@ def quantize(
         OutputError: `output` cannot be written.
     """
     from enginery.graph import base, files
-    from enginery.inputs.recorded import load_data
+    from enginery.inputs.recorded import stream_data
 
     output = Path(output)
     if output.suffix != ".onnx":
@@ -179,12 +182,11 @@ def quantize(
     asked = SourceSpec.of(example_inputs, **said)
     with staging(output.resolve()) as folder, opened(source, asked) as found:
         prepared = prepare(found, folder, shapes=shapes, simplify=True, progress=progress)
-        cases = load_data(data, prepared.inputs, say=progress.say)
         with progress.step("quantize"):
-            batches = [case.feeds for case in cases]
+            batches = (case.feeds for case in stream_data(data, prepared.inputs, say=progress.say))
             model = files.load(prepared.path)
-            quantised = base.quantize(model, batches, method=method, exclude=exclude, say=progress.say)
-            files.save(quantised, output)
+            made = base.quantize(model, batches, method=method, form=form, exclude=exclude, say=progress.say)
+            files.save(made, output)
     simplified = prepared.simplify.nodes_after if prepared.simplify is not None else None
     return replace(prepared.export, nodes_simplified=simplified)
 

@@ -135,5 +135,12 @@ def test_weights_alone(model, data, run, form, error):
     assert read_by(result, "product", 1) == "DequantizeLinear"
     (expected,), (found,) = run(model, **data[0]), run(result, **data[0])
     assert 0 < np.linalg.norm(found - expected) < error * np.linalg.norm(expected)
+    assert read_by(result, "first", 1) == ""
     with pytest.raises(GraphError, match="QuantizeLinear"):
         make_plan(result, "int8")
+
+
+def test_no_weights_to_store(model):
+    """A graph whose matrix products have none is refused, and not handed back as it was."""
+    with pytest.raises(GraphError, match="no matrix product of the graph has a weight for weights4"):
+        quantize(model, Ranges("minmax", {}, 0), nodes=["first"], form="weights4")

@@ -49,7 +49,7 @@ FORMS = {
     "weights4": Form(activation="", weight="INT4", block=32, lowest_opset=21),
 }
 """By name: ``symmetric`` for TensorRT, ``asymmetric`` for OpenVINO, ``whole`` for ONNX Runtime on CPUs, ``fp8`` for
-GPUs that compute in it, ``weights8`` and ``weights4`` for weights alone."""
+GPUs that compute in it, ``weights8`` and ``weights4`` for the weights of matrix products alone."""
 
 
 @dataclass(frozen=True)

@@ -62,9 +62,10 @@ class Quantiser:
         """Return what of a node's inputs is quantised in this form."""
         found = list(slots(node))
         if not self.form.activation:
-            found = [slot for slot in found if slot.weight is not None]
-            if self.form.block:
-                found = [slot for slot in found if is_op(node, "MatMul") and slot.axis is not None]
+            kinds = ("MatMul",) if self.form.block else ("MatMul", "Gemm")
+            found = [
+                slot for slot in found if is_op(node, *kinds) and slot.weight is not None and slot.axis is not None
+            ]
         if is_op(node, "Add") and not self.form.both_branches:
             ended = [slot for slot in found if ends_convolution(slot.value)]
             found = [slot for slot in found if slot not in ended[:1]]

@@ -51,6 +51,8 @@ def quantize(
     chosen = _choose(copy, nodes, exclude)
     ranges = batches if isinstance(batches, Ranges) else calibrate(model, batches, method=method)
     counted = Quantiser(copy, ranges, FORMS[form]).run(chosen)
+    if chosen and not any(is_op(node, "DequantizeLinear") for node in all_nodes(copy)):
+        raise GraphError(f"no matrix product of the graph has a weight for {form}", mend="leave --weight-bits out")
     if say is not None:
         say(f"quantised {counted}, by {ranges.method} over {ranges.batches} batches")
     return copy
