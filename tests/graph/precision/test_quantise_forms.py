@@ -8,6 +8,7 @@ import pytest
 
 from enginery.errors import GraphError, UnknownNameError
 from enginery.graph.base import Ranges, calibrate, make_plan, quantisable, quantize
+from enginery.graph.precision import calibrate as calibrate_module
 from enginery.graph.precision.forms import FORMS
 
 TEXT = """<ir_version: 9, opset_import: ["": 17]> residual (float[n, 3, 8, 8] x) => (float[n, 4] y) {
@@ -113,6 +114,16 @@ def test_ranges_of_another_graph(model, data):
     less = Ranges(ranges.method, {"x": ranges.tensors["x"]}, ranges.batches)
     with pytest.raises(GraphError, match="do not say that of 'r'"):
         quantize(model, less)
+
+
+def test_ranges_in_parts(model, data, monkeypatch):
+    """Tensors that are too many for one run are handed out by several, and the ranges are the same."""
+    whole = calibrate(model, data, method="percentile")
+    monkeypatch.setattr(calibrate_module, "_BUDGET_BYTES", 1)
+    parts = calibrate(model, data, method="percentile")
+    assert parts.tensors.keys() == whole.tensors.keys()
+    for name, ends in whole.tensors.items():
+        assert parts.tensors[name] == pytest.approx(ends, rel=1e-4, abs=1e-4)
 
 
 def test_fp8(model, data):

@@ -109,9 +109,11 @@ def _sessions(model: ir.Model, chunks: Iterable[Sequence[str]], folder: Path) ->
     ort = optional.require("onnxruntime", extra="", why=_WHY)
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors; one of its warnings says that the graph has more outputs than a model has
+    shared = model.clone()
+    save_shared(shared, folder / "shared.onnx")  # and all that follow read their weights there
     for at, names in enumerate(chunks):
         path = folder / f"{at}.onnx"
-        save_shared(_handing_out(model, names), path)
+        save_shared(_handing_out(shared, names), path)
         try:
             session = ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
