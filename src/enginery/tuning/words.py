@@ -69,7 +69,7 @@ def kept_words(plan: PrecisionPlan, kept: Sequence[str], ranking: SensitivityRec
     rows = {row.name: row for row in ranking.nodes}
     high = plan.precision.upper() if quantised else "FP32"
     count = f"{len(kept)} of {ranking.lowered}" if quantised else f"{len(kept)}"
-    count += " node" if len(kept) == 1 else " nodes"
+    count += " node" if len(kept) == 1 and not quantised else " nodes"
     return f"{low} except {count} kept in {high} ({_where(kept, rows, ranking.precision, slow)})"
 
 
