@@ -67,7 +67,7 @@ def test_a_folder_of_pictures(tmp_path):
 
 def test_what_is_no_data():
     """Neither a path nor something to iterate over; or an iterable that fails on the way."""
-    with pytest.raises(DataError, match="a int is no data; name an .npz"):
+    with pytest.raises(DataError, match=r"a int is no data; name an \.npz"):
         list(stream_data(7, [IMAGE]))
 
     def failing():

@@ -75,7 +75,9 @@ def stream_data(
     """
     named = isinstance(data, str | Path)
     if not named and not isinstance(data, Iterable):
-        raise DataError(f"a {type(data).__name__} is no data", mend=f"{_DATA_HELP}; in Python, an iterable of inputs too")
+        raise DataError(
+            f"a {type(data).__name__} is no data", mend=f"{_DATA_HELP}; in Python, an iterable of inputs too"
+        )
     where, once = str(data) if named else f"the {type(data).__name__}", _Once(say)
     read = _read(where, inputs, once) if named else read_items(data, inputs, where)
     items = (_item(arrays, inputs, where, once) for arrays in read)
