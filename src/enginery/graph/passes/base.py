@@ -60,7 +60,12 @@ def constant_value(value: ir.Value | None) -> np.ndarray[Any, np.dtype[Any]] | N
 
     if value is None or value.is_graph_input():
         return None
+    node = value.producer()
+    held = node.attributes.get("value") if node is not None and is_op(node, "Constant") else None
+    name = held.as_tensor().name if held is not None and not held.is_ref() else None
     tensor = ir.convenience.get_const_tensor(value)
+    if held is not None and tensor is not None:
+        tensor.name = name  # onnx_ir names it after the value, though copies of the graph share it
     return None if tensor is None else tensor.numpy()
 
 
