@@ -244,6 +244,20 @@ def test_a_folder_that_is_not_ours_stays(tmp_path):
     assert [file.name for file in (tmp_path / "divergence").iterdir()] == ["thesis.txt"]
 
 
+def test_another_model_is_no_match(tmp_path):
+    """What has other inputs or outputs is refused by name, before anything runs."""
+    model = network(1)
+    files.save(model, tmp_path / "model.onnx")
+    model.graph.inputs[0].name = "image"
+    files.save(model, tmp_path / "other.onnx")
+    engine = enginery.build(tmp_path / "model.onnx", tmp_path / "m.engine", shapes=parse_shapes(["x=1..2..4x16"]))
+    other = enginery.build(tmp_path / "other.onnx", tmp_path / "o.engine", shapes=parse_shapes(["image=1..2..4x16"]))
+    with pytest.raises(UsageError, match=r"other.onnx is another model: unknown input 'x'"):
+        enginery.verify(engine.folder, tmp_path / "model.onnx", against=tmp_path / "other.onnx")
+    with pytest.raises(UsageError, match=r"o.engine is another model: its inputs are image, and the engine's x"):
+        enginery.verify(engine.folder, tmp_path / "model.onnx", against=other.folder)
+
+
 @pytest.mark.slow
 def test_two_engines_are_compared(tmp_path):
     """Against another engine, both are built up to each cut."""

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from enginery import backends, storage
 from enginery.divergence import Opposite, Suspect, locate_divergence
-from enginery.errors import UsageError
+from enginery.errors import GraphError, UnknownNameError, UsageError
 from enginery.evaluation import Evaluator
 from enginery.fitting import Fitter
 from enginery.machine import describe_machine
@@ -18,7 +18,7 @@ from enginery.part_engines import PartEngines
 from enginery.preparation import Prepared, prepare, reference_of, reference_outputs
 from enginery.progress import Progress
 from enginery.quantising import make_quantiser, quantised
-from enginery.records import DivergenceRecord, ManifestRecord, VerifyRecord
+from enginery.records import DivergenceRecord, ManifestRecord, TensorInfo, VerifyRecord
 from enginery.sources import opened
 from enginery.spec import BuildSpec, PrecisionPlan, Shape, SourceSpec
 
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from enginery.inputs.base import Case
 
 __all__ = ["Against", "Search", "opened_against"]
+
+_MEND = "name another engine of the same source, or the float32 original of it"
 
 
 @dataclass(frozen=True)
@@ -48,11 +50,12 @@ class Against:
 
 @contextlib.contextmanager
 def opened_against(
-    against: str | Path | None, shapes: Mapping[str, Shape], folder: Path, progress: Progress
+    against: str | Path | None, manifest: ManifestRecord, folder: Path, progress: Progress
 ) -> Iterator[Against | None]:
-    """Open what an engine shall be compared with; None where that is its source.
+    """Open what an engine of some manifest shall be compared with; None where that is its source.
 
     Raises:
+        UsageError: its inputs and outputs have other names.
         EngineFolderError: an engine folder cannot be used.
         SourceError: another source cannot be taken.
     """
@@ -62,12 +65,19 @@ def opened_against(
         yield None
     elif storage.is_engine_folder(Path(against)):
         found = engines.load(against)
+        _check_names(str(against), manifest, found.manifest.inputs, found.manifest.outputs)
         label = f"{against} ({found.manifest.backend} {found.manifest.backend_version}, {found.manifest.precision})"
         yield Against(label, engine=found)
     else:
         folder.mkdir()
         with opened(str(against), SourceSpec()) as source:
-            prepared = prepare(reference_of(source), folder, shapes=shapes, simplify=False, progress=progress)
+            try:
+                prepared = prepare(
+                    reference_of(source), folder, shapes=_shapes(manifest), simplify=False, progress=progress
+                )
+            except (UnknownNameError, GraphError) as error:  # the engine's shapes do not fit the inputs
+                raise UsageError(f"{against} is another model: {error.message}", mend=_MEND) from error
+            _check_names(str(against), manifest, prepared.inputs, prepared.outputs)
             yield Against(prepared.source.label, prepared=prepared)
 
 
@@ -182,6 +192,16 @@ class Search:
             limits = backends.get(manifest.backend).capabilities(describe_machine()).opsets
             design = Fitter(folder, _shapes(self.engine.manifest), self.progress).fit(design, limits)
         return design
+
+
+def _check_names(
+    against: str, manifest: ManifestRecord, inputs: Sequence[TensorInfo], outputs: Sequence[TensorInfo]
+) -> None:
+    for kind, own, others in (("inputs", manifest.inputs, inputs), ("outputs", manifest.outputs, outputs)):
+        names, found = (sorted(info.name for info in infos) for infos in (own, others))
+        if names != found:
+            said = f"its {kind} are {', '.join(found)}, and the engine's {', '.join(names)}"
+            raise UsageError(f"{against} is another model: {said}", mend=_MEND)
 
 
 def _shapes(manifest: ManifestRecord) -> dict[str, Shape]:

@@ -385,7 +385,7 @@ def verify(
             raise UsageError(f"{engine} was not built from {source}: {error.message}", mend=mend) from error
         _check_names(str(engine), loaded.manifest, prepared)
         chosen = make_cases(prepared, data=data, ranges=ranges, seed=spec.seed, say=progress.say)
-        with opened_against(against, shapes, Path(name) / "against", progress) as other:
+        with opened_against(against, loaded.manifest, Path(name) / "against", progress) as other:
             with progress.step("reference"):
                 outputs_of = reference_outputs if other is None else other.outputs
                 expected, reference = outputs_of(prepared, chosen.cases, Path(name))

@@ -81,10 +81,10 @@ def check_plan(model: ir.Model, plan: PrecisionPlan) -> None:
         shown = ", ".join(repr(name) for name in missing[:_SHOWN])
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
         near = difflib.get_close_matches(missing[0], known, n=1, cutoff=0.5)
-        nearest = f"did you mean {near[0]!r}? " if near else ""
+        nearest = f"did you mean {near[0]!r}? or " if near else ""
         raise UnknownNameError(
             f"the precision plan names {shown}{more}, which the graph does not have",
-            mend=f"{nearest}Make the plan from this graph, after it was simplified",
+            mend=f"{nearest}make the plan from this graph, after it was simplified",
         )
 
 
