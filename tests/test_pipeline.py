@@ -10,10 +10,11 @@ import pytest
 import enginery
 from enginery import storage
 from enginery.backends import onnxruntime
-from enginery.errors import NoCandidateError
+from enginery.errors import NoCandidateError, UnknownNameError
 from enginery.pipeline import RECORD
 from enginery.plain import from_json
 from enginery.records import OptimizeRecord
+from enginery.spec import PrecisionPlan
 
 DIGITS = Path(__file__).parents[1] / "examples" / "digits"
 
@@ -84,3 +85,11 @@ def test_no_candidate_writes_nothing(small_model, tmp_path):
             limit_s=0.1,
         )  # fmt: skip
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_of_another_model_is_refused_before_anything_is_built(small_model, tmp_path):
+    """The node is named, and no row of a table is waited for."""
+    plan = PrecisionPlan("fp32", {"nowhere": "int8"})
+    with pytest.raises(UnknownNameError, match="the precision plan names 'nowhere', which the graph does not have"):
+        enginery.optimize(small_model, plan=plan, output=tmp_path / "out.engine", backends=["onnxruntime"])
+    assert not (tmp_path / "out.engine").exists()

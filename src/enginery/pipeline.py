@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from enginery import preparation, steps, storage
 from enginery.environments import find_python
+from enginery.graph.base import check_plan, load_model
 from enginery.machine import describe_machine
 from enginery.plain import to_json, to_plain
 from enginery.progress import Progress
@@ -183,6 +184,8 @@ def optimize(
         network = preparation.network_design(found, folder)
         compared = preparation.reference_of(found)
         prepared = preparation.prepare(compared, folder, shapes=spec.shapes, simplify=spec.simplify, progress=progress)
+        if spec.plan is not None:
+            check_plan(load_model(prepared.path), spec.plan)  # a slip in a name is told before anything is built
         cases = preparation.make_cases(prepared, data=data, ranges=ranges, seed=spec.verify.seed, say=progress.say)
         given = calibration if calibration is not None else spec.calibration or None
         examples = compared.example_feeds() if given is not None else None

@@ -96,9 +96,7 @@ def test_a_plan_is_every_candidates_plan():
     assert names == ["onnxruntime, plain", "swift bf16", "onnxruntime bf16"]
     assert [one.plan for one in found] == [None, plan, None]
     assert found[2].missing == "it cannot compute in bf16 here; it offers fp32"
-    with pytest.raises(
-        UsageError, match="fp16 was asked for, and the precision plan says bf16"
-    ):
+    with pytest.raises(UsageError, match="fp16 was asked for, and the precision plan says bf16"):
         OptimizeSpec(precision="fp16", plan=plan)
 
 

@@ -89,12 +89,14 @@ def check_plan(model: ir.Model, plan: PrecisionPlan) -> None:
 
 
 def check_quantised(model: ir.Model, plan: PrecisionPlan) -> None:
-    """Raise `GraphError` where a plan has nodes in int8, and nothing in the graph quantises what they read."""
+    """Raise `GraphError` where a plan has nodes in int8 or fp8, and nothing in the graph quantises what they read."""
     quantised = set(quantised_nodes(model))
-    lacking = [name for name, word in plan.nodes.items() if word == "int8" and name not in quantised]
+    lacking = [name for name, word in plan.nodes.items() if word in ("int8", "fp8") and name not in quantised]
     if lacking:
         shown = ", ".join(lacking[:_SHOWN]) + (f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else "")
-        raise GraphError(f"the plan has {shown} in int8, and nothing quantises what they read", mend=_CALIBRATE)
+        raise GraphError(
+            f"the plan has {shown} in {plan.of(lacking[0])}, and nothing quantises what they read", mend=_CALIBRATE
+        )
 
 
 _QUANTISERS = ("QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear")
