@@ -8,6 +8,7 @@ import pytest
 
 from enginery.graph.agree import difference
 from enginery.graph.base import split_layer_norms
+from enginery.graph.infer import infer_shapes
 from enginery.graph.passes.plain_shapes import PlainShapes
 from enginery.graph.passes.split_layer_norm import SplitLayerNorm
 from enginery.graph.passes.straighten_attention import StraightenAttention
@@ -107,8 +108,7 @@ def check_form(model: ir.Model) -> None:
     scores = softmax.inputs[0].producer()
     if scores.op_type == "Add":
         scores = next(value.producer() for value in scores.inputs if value.producer().op_type == "MatMul")
-    assert before(scores.inputs[0], 5) == [*STRAIGHT, "Mul"]
-    assert before(scores.inputs[1], 4) == STRAIGHT
+    assert [before(operand, 4) for operand in scores.inputs] == [STRAIGHT, STRAIGHT]
     operators = {node.op_type for node in nodes}
     assert not operators & {"IsNaN", "Gather", "Squeeze", "Shape", "Concat", "Slice"}
 
@@ -155,6 +155,45 @@ def test_masked_row_of_minus_infinity_keeps_its_guard(graph_of, run_ort):
     assert StraightenAttention().apply(model.clone()) is False
     x, m = random.standard_normal((1, 5, 8)).astype(np.float32), np.zeros((1, 1, 5, 5), bool)
     assert np.array_equal(run_ort(model, x=x, m=m)["y"], np.zeros((1, 2, 5, 4), np.float32))
+
+
+@pytest.mark.parametrize("scaled", ["s1 = Mul(s, f)", "s1 = Mul(f, s)", "s1 = Div(s, f)"])
+def test_scale_behind_the_product_goes_into_the_weights(scaled, graph_of, run_ort):
+    """As eager attention has it."""
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    g (float[b, 5, 8] x, float[b, 1, 5, 5] m) => (float[b, 2, 5, 4] y)
+    <int64[4] r = {{0, 0, 2, 4}}, float f = {{0.25}}> {{
+      q0 = MatMul(x, wq) q1 = Reshape(q0, r) q = Transpose<perm = [0, 2, 1, 3]>(q1)
+      k0 = MatMul(x, wk) k1 = Reshape(k0, r) k = Transpose<perm = [0, 2, 3, 1]>(k1)
+      s = MatMul(q, k) {} t = Add(s1, m) p = Softmax<axis = -1>(t)
+      v0 = MatMul(x, wv) v1 = Reshape(v0, r) v = Transpose<perm = [0, 2, 1, 3]>(v1) y = MatMul(p, v)
+    }}"""
+    random = np.random.default_rng(0)
+    weights = {name: random.standard_normal((8, 8)).astype(np.float32) for name in ("wq", "wk", "wv")}
+    model = graph_of(text.format(scaled), **weights)
+    infer_shapes(model)
+    feeds = {
+        "x": random.standard_normal((3, 5, 8)).astype(np.float32),
+        "m": random.standard_normal((3, 1, 5, 5)).astype(np.float32),
+    }
+    result = simplified(model, run_ort, **feeds)
+    assert not {"Mul", "Div"} & {node.op_type for node in result.graph}
+    assert difference([run_ort(model, **feeds)], [run_ort(result, **feeds)]) == ""
+
+
+def test_scale_of_scores_that_are_read_elsewhere_stays(graph_of):
+    """Their reader wants them without it."""
+    model = graph_of(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float[b, 5, 8] x) => (float[b, 2, 5, 4] y, float[b, 2, 5, 5] s)
+        <int64[4] r = {0, 0, 2, 4}, float f = {0.25}> {
+          q0 = MatMul(x, w) q1 = Reshape(q0, r) q = Transpose<perm = [0, 2, 1, 3]>(q1)
+          k = Transpose<perm = [0, 2, 3, 1]>(q1) s = MatMul(q, k) t = Mul(s, f) p = Softmax<axis = -1>(t)
+          y = MatMul(p, q)
+        }""",
+        w=np.random.default_rng(0).standard_normal((8, 8)).astype(np.float32),
+    )
+    infer_shapes(model)
+    assert StraightenAttention().apply(model) is False
 
 
 def test_straight_attention_is_left_alone(run_ort):

@@ -11,8 +11,10 @@ import pytest
 
 from enginery.graph import files
 from enginery.graph.agree import difference
+from enginery.graph.infer import infer_shapes
 from enginery.graph.passes.base import is_random, replace_node
 from enginery.graph.passes.drop_dropout import DropDropout
+from enginery.graph.passes.drop_neutral_operands import DropNeutralOperands
 from enginery.graph.passes.drop_no_ops import DropNoOps
 from enginery.graph.passes.eliminate_identities import EliminateIdentities
 from enginery.graph.passes.fold_batch_norm import FoldBatchNorm
@@ -208,6 +210,34 @@ def test_fills_are_folded_where_small(graph_of, size, left):
                      "{ a = ConstantOfShape (s) y = Add (x, a) }")  # fmt: skip
     FoldConstants().apply(model)
     assert operators(model) == left
+
+
+def test_a_mask_that_masks_nothing_goes(graph_of, apply):
+    """As exporters write it: spread to a size that is known at run time alone, through a choice and a cast."""
+    model = graph_of(
+        f"""{HEAD} (float[n, 2, 3] x) => (float[n, 2, 3] y)
+        <bool[1, 1, 1] no = {{0}}, float zero = {{0.0}}, float low = {{-1e30}}, int64[1] at = {{0}}> {{
+          size = Shape (x) all = Not (no) wide = Expand (all, size) mask = Where (wide, zero, low) a = Add (x, mask)
+          ones = Cast <to = 1> (wide) b = Mul (ones, a) zeros = ConstantOfShape (size) c = Sub (b, zeros)
+          d = Where (wide, c, low) y = Relu (d) }}"""
+    )
+    infer_shapes(model)
+    found = apply(DropNeutralOperands(), model, x=RANDOM.standard_normal((4, 2, 3)).astype(np.float32))
+    RemoveUnused().apply(found)
+    assert operators(found) == ["Relu"]
+
+
+@pytest.mark.parametrize("node", [
+    "y = Add (x, w)", "y = Sub (z, x)", "y = Div (w, x)", "y = Mul (x, z)", "y = Add (x, s)",
+])  # fmt: skip
+def test_operands_that_change_something_stay(graph_of, node):
+    """Other numbers, the other place, and a zero that spreads the result."""
+    model = graph_of(
+        f"{HEAD} (float[n, 3] x) => (float[m, 3] y) <float w = {{1.0}}, float z = {{0.0}}> {{ {node} }}",
+        s=np.zeros((4, 1, 1), np.float32),
+    )
+    infer_shapes(model)
+    assert DropNeutralOperands().apply(model) is False
 
 
 def test_folded_transposes_lie_in_order(graph_of):

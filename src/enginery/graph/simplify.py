@@ -16,6 +16,7 @@ from enginery.graph.checks import checker_problem
 from enginery.graph.modules import inherit_modules
 from enginery.graph.passes.base import Pass, is_random
 from enginery.graph.passes.drop_dropout import DropDropout
+from enginery.graph.passes.drop_neutral_operands import DropNeutralOperands
 from enginery.graph.passes.drop_no_ops import DropNoOps
 from enginery.graph.passes.eliminate_identities import EliminateIdentities
 from enginery.graph.passes.fold_batch_norm import FoldBatchNorm
@@ -44,6 +45,7 @@ PASSES: tuple[Pass, ...] = (
     SortNodes(),
     EliminateIdentities(),
     FoldConstants(),
+    DropNeutralOperands(),
     StraightenAttention(),
     PlainShapes(),
     LiftConstants(),

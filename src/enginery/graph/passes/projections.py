@@ -73,12 +73,13 @@ class Projection:
             self.source: x.transpose(self.order),
         }
 
-    def write(self, tape: Any, columns: slice, source: ir.Value | None = None) -> ir.Value:
-        """Write ``x W + b`` for some of the columns as a MatMul and an Add; return the result."""
+    def write(self, tape: Any, columns: slice, source: ir.Value | None = None, *, factor: float = 1.0) -> ir.Value:
+        """Write ``x W + b`` times a factor for some of the columns as a MatMul and an Add; return the result."""
         import onnx_ir as ir
 
         def constant(array: Array) -> ir.Value:
-            value: ir.Value = tape.op("Constant", [], {"value": ir.tensor(np.ascontiguousarray(array))})
+            scaled = array if factor == 1 else (array * factor).astype(array.dtype)
+            value: ir.Value = tape.op("Constant", [], {"value": ir.tensor(np.ascontiguousarray(scaled))})
             return value
 
         given = self.origin if source is None else source

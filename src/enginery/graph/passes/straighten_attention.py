@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 
 from enginery.graph.base import all_nodes
-from enginery.graph.passes.base import Pass, constant_value, is_op
+from enginery.graph.passes.base import Pass, constant_value, is_op, replace_node
 from enginery.graph.passes.movements import UnknownMovementError, back_to_source, moved, scalar_factor
 from enginery.graph.passes.projections import Projection, projection_after, projection_of
 
@@ -32,8 +32,9 @@ class StraightenAttention(Pass):
     Exporters write what their framework's code did: sequence first, one projection cut in three, heads merged with the
     batch and parted again, shapes computed at run time, both q and k scaled. Each operand is followed back to its
     projection, and where the numbers go is found by moving counted ones; where that is the common layout, the operand
-    becomes ``Transpose(Reshape(x W + b))``, with q's and k's scales as one product on q, and likewise the way from the
-    heads to the projection behind them. The guard ``Where(IsNaN(p), 0, p)`` goes where no mask makes a row of p NaN.
+    becomes ``Transpose(Reshape(x W + b))``, with all scales of q, k and their product in the weights that make q, and
+    likewise the way from the heads to the projection behind them. The guard ``Where(IsNaN(p), 0, p)`` goes where no
+    mask makes a row of p NaN.
     """
 
     name = "straighten attention"
@@ -76,6 +77,7 @@ class _Operand:
 @dataclass(frozen=True)
 class _Attention:
     scores: ir.Node
+    scale: ir.Node | None
     context: ir.Node
     weights: ir.Value
     q: _Operand
@@ -85,7 +87,8 @@ class _Attention:
 
 def _find(softmax: ir.Node) -> _Attention | None:
     """Find both products around a Softmax, and where their operands come from."""
-    scores, context = _scores(softmax.inputs[0]), _context(softmax.outputs[0])
+    product, context = _scores(softmax.inputs[0]), _context(softmax.outputs[0])
+    scores, scale = product if product is not None else (None, None)
     if scores is None or context is None or softmax.attributes.get_int("axis", -1) not in {-1, _RANK - 1}:
         return None
     q = _operand(scores.inputs[0], (_HEADS_FIRST,))
@@ -93,11 +96,11 @@ def _find(softmax: ir.Node) -> _Attention | None:
     v = _operand(context.inputs[1], (_HEADS_FIRST,))
     if q is None or k is None or v is None or v.factor != 1 or (q.heads, q.size) != (k.heads, k.size):
         return None
-    return _Attention(scores, context, softmax.outputs[0], q, k, v)
+    return _Attention(scores, scale, context, softmax.outputs[0], q, k, v)
 
 
-def _scores(value: ir.Value | None) -> ir.Node | None:
-    """Return the product of q and k before a Softmax, behind the mask and a scale."""
+def _scores(value: ir.Value | None) -> tuple[ir.Node, ir.Node | None] | None:
+    """Return the product of q and k before a Softmax, behind the mask and a scale, and that scale."""
     node = None if value is None else value.producer()
     if node is not None and is_op(node, "Add"):
         found = [_scaled_product(given) for given in node.inputs]
@@ -105,11 +108,12 @@ def _scores(value: ir.Value | None) -> ir.Node | None:
     return _scaled_product(value)
 
 
-def _scaled_product(value: ir.Value | None) -> ir.Node | None:
-    node = None if value is None else value.producer()
+def _scaled_product(value: ir.Value | None) -> tuple[ir.Node, ir.Node | None] | None:
+    """Return a MatMul and the node that scales it, if any."""
+    node, scale = None if value is None else value.producer(), None
     if node is not None and (scaled := scalar_factor(node)) is not None:
-        node = scaled[0].producer()
-    return node if node is not None and is_op(node, "MatMul") else None
+        node, scale = scaled[0].producer(), node
+    return (node, scale) if node is not None and is_op(node, "MatMul") else None
 
 
 def _context(value: ir.Value) -> ir.Node | None:
@@ -197,8 +201,11 @@ def _layout(
 def _rewrite(found: _Attention) -> bool:
     """Write what is not straight; say whether anything was."""
     changed = False
-    if not (found.q.straight and found.k.straight) or found.k.factor != 1:
-        _replace(found.scores, 0, found.q, found.q.factor * found.k.factor)
+    factor = found.q.factor * found.k.factor * _take_scale(found)
+    if not found.q.straight or factor != 1:
+        _replace(found.scores, 0, found.q, factor)
+        changed = True
+    if not found.k.straight or found.k.factor != 1:
         _replace(found.scores, 1, found.k, 1.0)
         changed = True
     if not found.v.straight:
@@ -210,8 +217,20 @@ def _rewrite(found: _Attention) -> bool:
     return _straighten_output(found) or changed
 
 
+def _take_scale(found: _Attention) -> float:
+    """Remove the scale behind the product where nothing else reads the product, and return it."""
+    scale, product = found.scale, found.scores.outputs[0]
+    scaled = None if scale is None else scalar_factor(scale)
+    if scale is None or scaled is None or len(product.uses()) != 1 or product.is_graph_output():
+        return 1.0
+    return scaled[1] if replace_node(scale, product) else 1.0
+
+
 def _replace(node: ir.Node, index: int, operand: _Operand, factor: float) -> None:
-    """Give a product an operand that comes straight from its projection."""
+    """Give a product an operand that comes straight from its projection, with a factor in the weights.
+
+    Compilers fuse attention with a mask only where nothing stands between the projection and the product.
+    """
     import onnx_ir as ir
 
     graph, projection = node.graph, operand.projection
@@ -219,11 +238,9 @@ def _replace(node: ir.Node, index: int, operand: _Operand, factor: float) -> Non
         return
     tape = ir.tape.Tape()
     width = operand.heads * operand.size
-    made = projection.write(tape, slice(operand.first, operand.first + width))
+    made = projection.write(tape, slice(operand.first, operand.first + width), factor=factor)
     shape = _constant(tape, np.array([0, 0, operand.heads, operand.size], np.int64))
     made = tape.op("Transpose", [tape.op("Reshape", [made, shape])], {"perm": list(operand.order)})
-    if factor != 1:
-        made = tape.op("Mul", [made, _constant(tape, np.array(factor, projection.weights.dtype))])
     old = node.inputs[index]
     if old is not None:
         made.shape, made.type = old.shape, old.type
