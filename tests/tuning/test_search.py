@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
@@ -141,3 +145,32 @@ def test_a_journal_remembers(tmp_path):
     file.write_text('{"other": 1}\n')
     with pytest.raises(DataError, match="line 1 of"):
         Journal(tmp_path / "state")
+
+
+@pytest.mark.slow
+def test_a_killed_search_goes_on(tmp_path):
+    """After a kill, the same command finds what was measured, and ends with what an undisturbed one ends with."""
+    digits = Path(__file__).parents[2] / "examples" / "digits"
+    command = [
+        sys.executable, "-m", "enginery", "optimize", digits / "digits.onnx", "--shapes", "image=1..32..32x1x8x8",
+        "--data", digits / "heldout.npz", "--calibration", digits / "heldout.npz", "--precision", "int8",
+        "--backend", "onnxruntime", "--max-error", "0.004", "--resume", tmp_path / "state", "--json",
+    ]  # fmt: skip
+    lines = tmp_path / "state" / "search.jsonl"
+    process = subprocess.Popen(
+        [*command, "-o", tmp_path / "a.engine"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    while process.poll() is None and (not lines.exists() or len(lines.read_text().splitlines()) < 6):
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    measured = len(lines.read_text().splitlines())
+    assert measured >= 6
+    assert not (tmp_path / "a.engine").exists()
+    again = subprocess.run([*command, "-o", tmp_path / "b.engine"], capture_output=True, text=True, check=True)
+    (search,) = json.loads(again.stdout)["searches"]
+    known = [step["again"] for step in search["steps"]]
+    assert known[: measured - 2] == [True] * (measured - 2)
+    assert not all(known)
+    assert search["found"]
+    assert (tmp_path / "b.engine" / "pareto.svg").exists()

@@ -108,6 +108,8 @@ def refine(
             record, found = desk.search(
                 root, [lane for lane in lanes if _kind(lane.contestant) == _kind(root.contestant)]
             )
+        if not found and not (root.verify and root.verify.passed):
+            progress.say(f"{record.label}: {record.words}")
         searches.append(record)
         made += found
     return Refined(tuple(made), tuple(searches))
@@ -266,8 +268,8 @@ def _record(
     plan, contestant = found.plan, root.contestant
     rows = {row.name: row for row in ranking.nodes} if ranking is not None else {}
     words = f"no plan between {contestant.precision} and fp32 holds the bounds"
-    if trouble and plan is None:
-        words = f"{words}: {trouble}"
+    if plan is None and (why := trouble or (found.steps[-1].reason if found.steps else "")):
+        words = f"{words}: {why}"
     elif plan is not None and ranking is not None and len(found.kept or ()) == len(ranking.nodes):
         words = f"only with every node kept higher than {contestant.precision} do the bounds hold"
     elif plan is not None and ranking is not None:

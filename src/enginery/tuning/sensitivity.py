@@ -56,7 +56,7 @@ def sensitivity(
     named = group_nodes([node for node in study.nodes if node.lowers], most_groups)
     groups = _measure(simulator, precision, named, progress) if measure else ()
     nodes = _rank(study, seen, simulator.input_sizes(), named, groups)
-    inner = sum(1 for node in study.nodes if node.lowers and not set(node.outputs) & set(seen))
+    inner = sum(bool(node.outputs) and node.lowers and not set(node.outputs) & set(seen) for node in study.nodes)
     return SensitivityRecord(
         precision=precision,
         error=whole.error,
@@ -68,7 +68,7 @@ def sensitivity(
         runs=runs,
         inputs=simulator.inputs,
         seconds=time.monotonic() - begin,
-        notes=(f"{inner} nodes are in subgraphs, whose tensors are not watched",) if inner else (),
+        notes=(f"nodes in subgraphs, whose tensors are not watched: {inner}",) if inner else (),
     )
 
 

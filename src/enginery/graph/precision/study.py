@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING
 
-from enginery.graph.base import NodeStudy, Study
+from enginery.graph.base import NodeStudy, Study, all_nodes
 from enginery.graph.modules import module_parts
 from enginery.graph.passes.base import constant_value, is_op
 from enginery.graph.precision.convert import Loss, loss_of, range_of
 from enginery.graph.precision.decide import Types, low_type
+from enginery.graph.precision.prepare import prepared
 from enginery.graph.precision.slots import is_float32
-from enginery.graph.precision.types_of_bodies import infer_types
 from enginery.spec import PrecisionPlan
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ def study(model: ir.Model, precision: str) -> Study:
         >>> found.largest, found.watched, dict(found.nodes[0].losses)
         (65504.0, ('a', 'y'), {'c': Loss(clamped=1, largest=70000.0, vanished=0, subnormal=0)})
     """
-    copy = model.clone()
-    infer_types(copy)
-    types, dtype = Types(copy, PrecisionPlan(precision)), low_type(precision)
+    dtype = low_type(precision)
+    copy = prepared(model, {dtype.name}, convert=False)
+    types, known = Types(copy, PrecisionPlan(precision)), {node.name for node in all_nodes(model)}
     constants = _constants(types)
     losses = {value: loss_of(tensor, dtype) for value, tensor in constants.items()}
-    nodes = tuple(_study(node, types.of_node[node] == dtype, losses) for node in types.nodes if _counts(node))
-    watched = [value for node in copy.graph if _counts(node) for value in node.outputs if is_float32(value)]
+    nodes = tuple(_study(node, types.of_node[node] == dtype, losses) for node in types.nodes if _counts(node, known))
+    watched = [value for node in copy.graph if _counts(node, known) for value in node.outputs if is_float32(value)]
     largest, normal, smallest = range_of(dtype)
     return Study(
         largest, normal, smallest, nodes,
@@ -78,5 +78,6 @@ def _constant(value: ir.Value) -> ir.TensorProtocol | None:
     return None if array is None else ir.Tensor(array, name=value.name)
 
 
-def _counts(node: ir.Node) -> bool:
-    return bool(node.name) and not is_op(node, "Constant")
+def _counts(node: ir.Node, known: Collection[str | None]) -> bool:
+    """Say whether a plan can name a node: what comes out of a function that was inlined it cannot."""
+    return bool(node.name) and node.name in known and not is_op(node, "Constant")
