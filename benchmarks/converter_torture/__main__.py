@@ -55,8 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(markdown(results))
     if asked.output:
         given = " ".join(map(shlex.quote, sys.argv[1:] if arguments is None else arguments))
-        found = {"command": f"python -m benchmarks.converter_torture {given}", **_circumstances(), "sets": results}
-        asked.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        _add(asked.output, results, f"python -m benchmarks.converter_torture {given}")
     return int(any(_failed(found) for precisions in results.values() for found in precisions.values()))
 
 
@@ -73,6 +72,16 @@ def _run(names: Sequence[str], precisions: Sequence[str], options: Options) -> d
             for lost in found["only_others_pass"]:
                 print(f"  only {lost['converter']} passes {lost['stage']!r} with {lost['name']}", flush=True)
     return results
+
+
+def _add(path: Path, results: dict[str, dict[str, Any]], command: str) -> None:
+    """Write results, each with what it belongs to, beside those of other sets and precisions that are there."""
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"sets": {}}
+    for name, precisions in results.items():
+        for precision, one in precisions.items():
+            known = found["sets"].setdefault(name, {})
+            known[precision] = {"command": command, **_circumstances(), **one}
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def _failed(found: dict[str, Any]) -> bool:
@@ -105,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--precision", action="append", choices=PRECISIONS, help="may be repeated; default: both")
     parser.add_argument("--exports", type=Path, help="a folder for the gallery's graphs; without it, none of them")
     parser.add_argument("--random", type=int, default=300, help="how many random graphs (default: %(default)s)")
-    parser.add_argument("--output", type=Path, help="write the results as JSON")
+    parser.add_argument("--output", type=Path, help="a JSON file for the results; other sets in it stay")
     parser.add_argument("--export-gallery", type=Path, metavar="FOLDER", help=argparse.SUPPRESS)
     parser.add_argument("--work", nargs=4, help=argparse.SUPPRESS)
     return parser

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import shutil
 import subprocess
 import sys
@@ -50,6 +51,12 @@ def check(path: Path) -> None:
         raise SystemExit(f"{path.name} still holds weights that are not float16: {', '.join(wide[:3])}")
 
 
+def _cpu_seconds() -> float:
+    """Return the processor's time that all processes took which this one has waited for."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def run(folder: Path, layers: int, width: int, only: Sequence[str]) -> dict[str, object]:
     """Measure every converter; what one writes is gone before the next begins."""
     source, made = folder / "source", folder / "made"
@@ -60,7 +67,8 @@ def run(folder: Path, layers: int, width: int, only: Sequence[str]) -> dict[str,
         if only and name not in only:
             continue
         made.mkdir()
-        measured = measure(command)
+        before = _cpu_seconds()
+        measured = {**measure(command), "cpu_seconds": round(_cpu_seconds() - before, 1)}
         found[name] = {**measured, **{f"{key[:-6]}_ratio": round(measured[key] / weights, 2) for key in PEAKS}}
         try:
             check(made / "half.onnx")
