@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -89,10 +90,11 @@ def subjects() -> list[Subject]:
 
 def build_all(subject: Subject, folder: Path, limit_s: float) -> tuple[dict[str, Path], dict[str, Any]]:
     """Return engine folders by label, ``best`` the one that `optimize` chose, and what it said."""
-    shapes, held = parse_shapes(subject.shapes), folder / "held.npz"
+    shapes, held, graph = parse_shapes(subject.shapes), folder / "held.npz", folder / "model.onnx"
     np.savez(held, **subject.data)
+    steps.export(subject.module, graph, example_inputs=subject.example, shapes=shapes)
     result = enginery.optimize(
-        subject.module, subject.example, shapes=shapes, precision="best", min_cosine=0.98, data=held,
+        graph, shapes=shapes, precision="best", min_cosine=0.98, data=held,
         calibration=subject.calibration, output=folder / "best.engine", limit_s=limit_s, search_limit_s=0,
     )  # fmt: skip
     rows = {row.label: row for row in result.record.candidates}
@@ -106,8 +108,7 @@ def build_all(subject: Subject, folder: Path, limit_s: float) -> tuple[dict[str,
         label = f"{backend} {precision}"
         engines[label] = folder / f"{label.replace(' ', '-')}.engine"
         steps.build(
-            subject.module, engines[label], backend=backend, precision=precision, shapes=shapes,
-            example_inputs=subject.example, options={"threads": THREADS},
+            graph, engines[label], backend=backend, precision=precision, shapes=shapes, options={"threads": THREADS},
             calibration=subject.calibration if precision == "int8" else None,
         )  # fmt: skip
     return engines, said
@@ -170,16 +171,18 @@ def main() -> None:
     """Measure both models, print a line for each engine, and write the result."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--only", default="", help="measure the models whose names begin so")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--turn", type=float, default=0.25, help="seconds of one turn")
     parser.add_argument("--limit", type=float, default=3.0, help="seconds that optimize times one candidate")
     asked = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=HERE)  # noqa: S607
     found: dict[str, Any] = {
-        "commit": commit.stdout.strip(), "command": "python benchmarks/precision_speed.py", "threads": THREADS,
-        "rounds": asked.rounds, "turn_s": asked.turn, "models": {},
+        "commit": commit.stdout.strip(), "command": " ".join(["python", *sys.argv]), "threads": THREADS,
+        "rounds": asked.rounds, "turn_s": asked.turn, "niceness": os.nice(0), "load_average": [os.getloadavg()[0]],
+        "models": {},
     }  # fmt: skip
-    for subject in subjects():
+    for subject in (one for one in subjects() if one.name.startswith(asked.only)):
         with tempfile.TemporaryDirectory() as name:
             engines, said = build_all(subject, Path(name), asked.limit)
             print(subject.name, "chosen:", said["chosen"], flush=True)
@@ -187,6 +190,7 @@ def main() -> None:
         singles = [row["times_best"] for label, row in timed.items() if label not in ("best", "PyTorch eager")]
         row = {**said, "at_least": subject.at_least, "engines": timed, "best_single_over_best": max(singles)}
         found["models"][subject.name] = row
+        found["load_average"].append(os.getloadavg()[0])
         for label, one in timed.items():
             print(f"  {label:20s}", json.dumps(one), flush=True)
         if asked.output is not None:
