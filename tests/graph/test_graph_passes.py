@@ -24,6 +24,7 @@ from enginery.graph.passes.lift_constants import LiftConstants
 from enginery.graph.passes.merge_duplicates import MergeEqualInitializers, MergeEqualNodes
 from enginery.graph.passes.remove_unused import RemoveUnused
 from enginery.graph.passes.sort_nodes import SortNodes
+from enginery.graph.passes.tanh_gelu import TanhGelu
 from enginery.graph.weights import drop_pages
 
 HEAD = '<ir_version: 10, opset_import: ["" : 20]> g'
@@ -238,6 +239,35 @@ def test_operands_that_change_something_stay(graph_of, node):
     )
     infer_shapes(model)
     assert DropNeutralOperands().apply(model) is False
+
+
+GELUS = [
+    "a = Div (x, r) e = Erf (a) o = Add (e, one) h = Mul (x, half) y = Mul (h, o)",
+    "a = Mul (q, x) e = Erf (a) o = Add (one, e) p = Mul (x, o) y = Mul (p, half)",
+    "a = Div (x, r) e = Erf (a) o = Sum (one, e) p = Mul (half, o) y = Mul (x, p)",
+]
+"""The formula in the orders that exporters write it in."""
+_CONSTANTS = "<float r = {1.41421356}, float q = {0.70710678}, float one = {1.0}, float half = {0.5}>"
+
+
+@pytest.mark.parametrize("formula", GELUS)
+def test_gelu_by_tanh_is_near_the_exact_one(formula, graph_of, run_ort):
+    """Nearer than float16 tells apart; there is no error function any more."""
+    model = graph_of(f"{HEAD} (float[n] x) => (float[n] y) {_CONSTANTS} {{ {formula} }}")
+    x = np.linspace(-6, 6, 4001, dtype=np.float32)
+    exact = run_ort(model, x=x)["y"]
+    assert TanhGelu().requires(model)
+    assert TanhGelu().apply(model) is True
+    assert "Erf" not in operators(model)
+    assert "Tanh" in operators(model)
+    assert 1e-5 < np.abs(run_ort(model, x=x)["y"] - exact).max() < 4.8e-4
+
+
+@pytest.mark.parametrize(("old", "new"), [("(x, half)", "(x, one)"), ("(x, r)", "(x, one)"), ("(e, one)", "(e, half)")])
+def test_what_only_looks_like_gelu_stays(old, new, graph_of):
+    """Another number anywhere makes another function."""
+    model = graph_of(f"{HEAD} (float[n] x) => (float[n] y) {_CONSTANTS} {{ {GELUS[0].replace(old, new)} }}")
+    assert TanhGelu().apply(model) is False
 
 
 def test_folded_transposes_lie_in_order(graph_of):

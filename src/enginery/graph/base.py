@@ -43,6 +43,7 @@ __all__ = [
     "count_flops",
     "cuts_of",
     "emulate",
+    "gelu_by_tanh",
     "hash_model",
     "inner_nodes",
     "load_model",
@@ -668,6 +669,14 @@ def split_layer_norms(model: ir.Model) -> ir.Model:
     copy = model.clone()
     one.apply(copy)
     return copy
+
+
+def gelu_by_tanh(model: ir.Model) -> ir.Model:
+    """Return the graph with GELU's approximation by tanh; the graph itself where it has none by an error function."""
+    from enginery.graph.passes.tanh_gelu import TanhGelu
+
+    copy = model.clone()
+    return copy if TanhGelu().apply(copy) else model
 
 
 def save_model(model: ir.Model, path: Path) -> None:

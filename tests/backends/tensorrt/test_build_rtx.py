@@ -139,6 +139,22 @@ def test_there_is_nothing_to_narrow_where_sizes_are_fixed(build):
     assert build(TWICE, "x=8x4", options={"narrow": "ends"}).manifest.profiles == ()
 
 
+GELU = """g (float[batch, 4] x) => (float[batch, 4] y)
+    <float r = {1.41421356}, float one = {1.0}, float half = {0.5}> {
+    a = Div(x, r) b = Erf(a) c = Add(b, one) d = Mul(x, half) y = Mul(d, c) }"""
+
+
+@pytest.mark.parametrize(("text", "gelu", "said"), [
+    (GELU, "tanh", "its approximation, which differs from it by up to 4.7e-4"), (GELU, "exact", ""),
+    (TWICE, "tanh", "no GELU by an error function"),
+])  # fmt: skip
+def test_gelu_is_approximated_on_request_alone(build, text, gelu, said):
+    """And it is told."""
+    notes = [note for note in build(text, "x=1..8x4", options={"gelu": gelu}).manifest.build.notes if "GELU" in note]
+    assert len(notes) == bool(said)
+    assert all(said in note for note in notes)
+
+
 def test_an_input_that_holds_sizes(build):
     """Its range of values is asked for, written down, and taken."""
     manifest = build(RESHAPED, "x=1..2..8x4", values=("size=1..2..8x4",)).manifest

@@ -45,6 +45,8 @@ _BUILD: dict[str, OptionRule] = {
     "partition": OptionRule("no", choices=("no", "auto")),
     # "ends": profiles of one size besides the wide one, at the smallest, the best and the largest shapes.
     "narrow": OptionRule("none", choices=("none", "ends")),
+    # "tanh": GELU by its approximation, which TensorRT 8 fuses into the product before it; it is not the same function.
+    "gelu": OptionRule("exact", choices=("exact", "tanh")),
     # Number of the GPU.
     "device": OptionRule(0),
 }
