@@ -129,7 +129,7 @@ def bounds_text(judged: Sequence[Judged]) -> str:
     Example:
         >>> bound = Bound("it grows", ("memory", "host_grew_mib"), most=8)
         >>> print(bounds_text(judge({"memory": {"host_grew_mib": 9}}, [bound])))
-        it grows                                                            9  <= 8     FAIL
+        it grows                                                             9  <= 8     FAIL
         0 PASS, 1 FAIL, 0 not run
     """
     lines = [f"{row.bound.what:60} {_shown(row.found):>9}  {row.bound.limit:8} {row.verdict}" for row in judged]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["BATCHES", "ERRORS", "TIMED", "Job", "engine_names", "list_jobs"]
+__all__ = ["BATCHES", "ERRORS", "TANH", "TIMED", "Job", "engine_names", "list_jobs"]
 
 BATCHES = (1, 7, 128)
 """Verified at each of these."""
@@ -15,6 +15,9 @@ ERRORS: Mapping[str, float] = {"fp32": 1e-5, "tf32": 2e-3, "fp16": 1e-2, "int8":
 
 TIMED = ("resnet50", "vit", "bert")
 """Timed beside PyTorch in half precision, at batch 1 and at the largest."""
+
+TANH = "GELU by tanh"
+"""What an engine is called in the tables that is not exactly the model."""
 
 _QUICK = 0
 """Optimisation level of engines whose speed is not asked: each kernel that is tried costs time of the one GPU."""
@@ -30,6 +33,7 @@ class Job:
         batch: its batch, as in a shape: ``1``, ``128`` or ``1..32..128``.
         narrow: batches that have a profile of their own beside the wide one.
         pixels: whether it takes bytes and normalises them itself.
+        tanh: whether GELU is approximated.
         level: optimisation level; -1 for the library's own.
     """
 
@@ -38,6 +42,7 @@ class Job:
     batch: str
     narrow: tuple[int, ...] = ()
     pixels: bool = False
+    tanh: bool = False
     level: int = _QUICK
 
     @property
@@ -49,7 +54,8 @@ class Job:
             ('resnet50.fp16.dynamic', 'resnet50.fp16.b8.uint8')
         """
         batch = "dynamic" if ".." in self.batch else f"b{self.batch}"
-        return ".".join([self.model, self.precision, batch, *(["uint8"] if self.pixels else [])])
+        return ".".join([self.model, self.precision, batch, *(["uint8"] if self.pixels else []),
+                         *(["tanh"] if self.tanh else [])])  # fmt: skip
 
 
 def list_jobs(models: Sequence[str], convolutional: Sequence[str], *, largest: int) -> list[Job]:
@@ -68,6 +74,7 @@ def list_jobs(models: Sequence[str], convolutional: Sequence[str], *, largest: i
     timed = [model for model in TIMED if model in models]
     jobs = [Job(model, "fp16", wide, (1, largest), level=-1) for model in timed]
     jobs += [Job(model, "fp16", str(batch), level=-1) for model in timed for batch in (1, largest)]
+    jobs += [Job(model, "fp16", str(largest), level=-1, tanh=True) for model in timed if model != "resnet50"]
     if "resnet50" in models:
         jobs.append(Job("resnet50", "fp16", str(largest), pixels=True, level=-1))
     later = [model for model in models if model not in ("resnet50", "vit", "bert", "detector")]
@@ -82,8 +89,11 @@ def list_jobs(models: Sequence[str], convolutional: Sequence[str], *, largest: i
 def engine_names(model: str, batch: int) -> dict[str, str]:
     """Return the engines that may stand for a model in half precision at a batch: of one size, and with profiles.
 
+    The last computes an approximation of GELU, and is timed beside the others.
+
     Example:
-        >>> engine_names("vit", 1)
-        {'one size': 'vit.fp16.b1', 'narrow profile': 'vit.fp16.dynamic'}
+        >>> list(engine_names("vit", 1).items())[:2]
+        [('one size', 'vit.fp16.b1'), ('narrow profile', 'vit.fp16.dynamic')]
     """
-    return {"one size": f"{model}.fp16.b{batch}", "narrow profile": f"{model}.fp16.dynamic"}
+    own = f"{model}.fp16.b{batch}"
+    return {"one size": own, "narrow profile": f"{model}.fp16.dynamic", TANH: f"{own}.tanh"}

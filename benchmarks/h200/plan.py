@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.h200.jobs import Job, engine_names
+from benchmarks.h200.jobs import TANH, Job, engine_names
 from benchmarks.h200.sides import Side, SideError
 from benchmarks.h200.store import Store
 
@@ -110,8 +110,8 @@ class Run:
         Raises:
             SideError: neither was built.
         """
-        for name in engine_names(model, batch).values():
-            if self.is_built(name):
+        for label, name in engine_names(model, batch).items():
+            if label != TANH and self.is_built(name):
                 return self.engine(name)
         raise SideError(f"no engine of {model} for batch {batch} was built")
 

@@ -152,6 +152,8 @@ def _built(run: Run, side: Side, job: Job) -> dict[str, Any]:
             "quantise", limit_s=120, graph=run.graph(job.model), output=graph, cases=middle, name=name
         )["seconds"]
     options: dict[str, Any] = {"timing_cache": "off"} if run.real else {}
+    if job.tanh and run.real:
+        options["gelu"] = "tanh"
     if job.level >= 0 and run.real:
         options["optimization_level"] = job.level
     found |= side.ask(
