@@ -126,6 +126,8 @@ def test_the_words():
     words = kept_words(PrecisionPlan("fp16", dict.fromkeys(kept, "fp32")), kept, rank)
     assert words == "FP16 except 3 nodes kept in FP32 (blocks.* Mul: values exceed 65504)"
     assert kept_words(PrecisionPlan("fp16"), [], rank) == "FP16 throughout"
+    idle = kept_words(PrecisionPlan("fp16"), [*kept, "n033", "n034"], rank, slow=["n033", "n034"])
+    assert idle.endswith("(blocks.* Mul: values exceed 65504; 2 no faster lower)")
 
 
 def test_a_journal_remembers(tmp_path):

@@ -19,7 +19,6 @@ _KINDS = {
     "vanishing": "values become 0",
     "subnormal": "values keep few digits",
     "accumulation": "sums are long",
-    "slow": "no faster lower",
     "": "harm the outputs most",
 }
 _LIMITS = {"fp16": "65504", "bf16": "3.39e38"}
@@ -78,14 +77,16 @@ def _where(
 ) -> str:
     """Put nodes of one kind together: the same module but for its numbers, the same operator, the same reason."""
     places: dict[tuple[str, str], list[NodeSensitivityRecord]] = {}
-    for name in kept:
+    for name in (name for name in kept if name not in slow):
         row = rows[name]
-        kind = "slow" if name in slow else row.dangers[0].kind if row.dangers else ""
+        kind = row.dangers[0].kind if row.dangers else ""
         places.setdefault((_NUMBER.sub("*", row.module or row.name), kind), []).append(row)
     said = [
         f"{_named(pattern, found)} {_operators(found)}: {_KINDS[kind].format(limit=_LIMITS.get(precision, ''))}"
         for (pattern, kind), found in sorted(places.items(), key=lambda item: -len(item[1]))
     ]
+    if idle := [name for name in kept if name in slow]:
+        said.append(f"{len(idle)} no faster lower")
     rest = len(said) - _SHOWN
     return "; ".join(said[:_SHOWN]) + (f"; and {rest} more places" if rest > 0 else "")
 
