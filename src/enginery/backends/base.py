@@ -222,9 +222,13 @@ class DeviceRunner(Protocol):
 
     Args:
         device_dtypes: numpy's name of the element type that an array of the device must have, by input.
+        replay: runs the last call on arrays of the device again, with the feeds and outputs of a new one, or returns
+            None where that is another call; None before there was one. It is the shortest way, and checks as much as
+            it needs to.
     """
 
     device_dtypes: Mapping[str, str]
+    replay: Callable[[Feeds, Feeds | None], dict[str, Any] | None] | None
 
     def infer_into(
         self, feeds: dict[str, np.ndarray[Any, Any]], outputs: dict[str, np.ndarray[Any, Any]] | None

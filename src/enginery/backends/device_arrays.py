@@ -57,6 +57,7 @@ class DeviceCall(NamedTuple):
         like: one of them.
         addresses: of the inputs, in the session's order.
         shapes: likewise.
+        dtypes: likewise, the library's own.
         outputs: the caller's arrays by the outputs' names; those left out are made.
     """
 
@@ -64,6 +65,7 @@ class DeviceCall(NamedTuple):
     like: Any
     addresses: tuple[int, ...]
     shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[Any, ...]
     outputs: dict[str, Any]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 from fake_gpu import DataType, FakeRuntime, X, Y, doubling, session_of
@@ -189,6 +191,70 @@ def test_torch_tensors_come_back_as_torch_tensors(gpu, monkeypatch):
             session(torch.zeros(3, 4).T)
         events = [call for call in gpu.calls if call.startswith("record")]
         assert events == []  # torch's streams live on, so the event waits until another stream comes
+
+
+def torch_here(monkeypatch):
+    """Return torch, whose tensors of the host lie on the fake GPU."""
+    torch = pytest.importorskip("torch")
+    kind = device_arrays._torch()
+    monkeypatch.setattr(kind, "_raw_stream", lambda _: CALLERS)
+    monkeypatch.setattr("enginery.backends.session.kind_of", lambda _: kind)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    return torch
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_a_call_like_the_last_one_takes_the_short_way(gpu, monkeypatch, given):
+    """It gives the same, and outputs that are still held are not written to again."""
+    torch = torch_here(monkeypatch)
+    with session_of(doubling(gpu), gpu, (X,), (Y,)) as session:
+        x, mine, before = torch.empty(4, 3), torch.empty(4, 3), None
+        # As a caching allocator does, it hands out the same few again, the first that nobody holds.
+        pool, ran = [torch.empty(4, 3) for _ in range(4)], []
+        unheld = sys.getrefcount(pool[0])
+        monkeypatch.setattr(
+            device_arrays._torch(), "_empty",
+            lambda *_, **__: pool[next(at for at in range(4) if sys.getrefcount(pool[at]) == unheld)],
+        )  # fmt: skip
+        for seed in range(60):
+            x.copy_(torch.from_numpy(batch(4, seed)))
+            replay = session._gpu.replay
+            if replay is not None:
+                monkeypatch.setattr(replay, "_launch", counting(replay._launch, ran))
+            found = session.run({"x": x}, outputs={"y": mine} if given else None)["y"]
+            assert torch.equal(found, 2 * x)
+            assert (found is mine) == given
+            if before is not None and not given:
+                assert torch.equal(before[0], before[1])
+            before = found, 2 * x
+        assert ran
+    assert session._gpu.replay is None
+
+
+def counting(launch, ran):
+    """Return the function, which says that it ran."""
+    return lambda *given: (ran.append(1), launch(*given))[1]
+
+
+def test_another_call_than_the_last_one_takes_the_long_way(gpu, monkeypatch):
+    """Whatever differs is told, or run, as ever."""
+    torch = torch_here(monkeypatch)
+    with session_of(doubling(gpu), gpu, (X,), (Y,)) as session:
+        x, mine = torch.from_numpy(batch(4)), torch.empty(4, 3)
+        for _ in range(6):
+            session.run({"x": x}, outputs={"y": mine})
+        replay = session._gpu.replay
+        others = [
+            ({"x": torch.from_numpy(batch(5))}, None), ({"x": x.half()}, None), ({"x": x.numpy()}, None),
+            ({"z": x}, None), ({"x": x, "z": x}, None), ({"x": x}, {"y": torch.empty(5, 3)}),
+            ({"x": x}, {"y": torch.empty(4, 3), "z": mine}), ({"x": x}, {"z": mine}), ({"x": x}, {"y": mine.numpy()}),
+        ]  # fmt: skip
+        assert [replay(*other) for other in others] == [None] * len(others)
+        five = torch.from_numpy(batch(5))
+        assert torch.equal(session.run({"x": five})["y"], 2 * five)
+        assert torch.equal(session.run({"x": x}, outputs={"y": mine})["y"], 2 * x)
+        monkeypatch.setattr(device_arrays._torch(), "_raw_stream", lambda _: CALLERS + 1)
+        assert replay({"x": x}, {"y": mine}) is None
 
 
 def test_arrays_of_another_gpu_are_refused(gpu, monkeypatch):

@@ -121,6 +121,10 @@ class Lane:
             self._mark()
             self.opened.cuda.wait(stream, self._idle)
 
+    def follows(self, handle: int) -> bool:
+        """Whether a caller's stream has nothing of this lane to wait for."""
+        return self.busy_on is None or (self.busy_on == handle and handle != _PER_THREAD)
+
     def lead(self, stream: Any, handle: int, *, marked: bool = True) -> None:
         """Remember what a caller's stream was asked for, for whoever comes next to wait for.
 

@@ -20,7 +20,7 @@ from enginery.backends.tensorrt.lanes import Lane, graph_failure
 from enginery.backends.tensorrt.tensors import Tensor, check_output
 from enginery.errors import InputDtypeError
 
-__all__ = ["DeviceArray", "OnDevice"]
+__all__ = ["DeviceArray", "OnDevice", "Shapes"]
 
 _SEEN_BEFORE_CAPTURE = 2
 _GRAPHS = 64
@@ -56,7 +56,7 @@ class DeviceArray:
             self._cuda.free(self._address)
 
 
-class _Shapes:
+class Shapes:
     """One combination of shapes: a context that has them, and the graphs of the addresses seen."""
 
     def __init__(self, lane: Lane, shapes: tuple[tuple[int, ...], ...]) -> None:
@@ -71,17 +71,17 @@ class _Shapes:
         self.outputs = [
             (place.tensor.name, place.tensor, place.view.shape, place.tensor.dtype.name) for place in self.case.outputs
         ]
-        self._graphs: OrderedDict[tuple[int, ...], Any] = OrderedDict()
+        self.graphs: OrderedDict[tuple[int, ...], Any] = OrderedDict()
         self._seen: dict[tuple[int, ...], int] = {}
         self.fitting: set[tuple[Any, ...]] = set()
         self._capturing = opened.cuda_graph and not self.case.data_dependent
 
     def go(self, addresses: tuple[int, ...], stream: Any, handle: int) -> None:
         """Run on these addresses, in the order of the caller's stream."""
-        if self.case.taken_away and self._graphs:  # where one context serves all shapes
+        if self.case.taken_away and self.graphs:  # where one context serves all shapes
             self._lane.settle()
             self.drop()
-        graph = self._graphs.get(addresses)
+        graph = self.graphs.get(addresses)
         if graph is None:
             self._check_alignment(addresses)
             if self._capturing and self._is_known(addresses):
@@ -112,8 +112,8 @@ class _Shapes:
     def _capture(self, addresses: tuple[int, ...]) -> Any | None:
         lane = self._lane
         lane.settle()
-        if len(self._graphs) >= _GRAPHS:
-            lane.opened.cuda.destroy_graph(self._graphs.popitem(last=False)[1])
+        if len(self.graphs) >= _GRAPHS:
+            lane.opened.cuda.destroy_graph(self.graphs.popitem(last=False)[1])
         self.case.bind(addresses)
         own = int(lane.stream)
         # On the lane's own stream: the caller's may be the default one, which cannot be captured.
@@ -121,7 +121,7 @@ class _Shapes:
         if graph is None:
             self._capturing = False
         else:
-            self._graphs[addresses] = graph
+            self.graphs[addresses] = graph
         return graph
 
     def _enqueue(self, stream: Any, handle: int) -> None:
@@ -137,8 +137,8 @@ class _Shapes:
 
     def drop(self) -> None:
         """Forget the graphs."""
-        while self._graphs:
-            self._lane.opened.cuda.destroy_graph(self._graphs.popitem()[1])
+        while self.graphs:
+            self._lane.opened.cuda.destroy_graph(self.graphs.popitem()[1])
         self._seen.clear()
 
     def close(self) -> None:
@@ -152,6 +152,9 @@ class OnDevice:
     Args:
         lane: whose contexts and stream it uses.
         places: of the engine's inputs among the session's.
+
+    Its `known` is what the last call ran: its shapes, and the caller's stream with its handle; None where it was no
+    graph, or on no stream.
     """
 
     def __init__(self, lane: Lane, places: tuple[int, ...]) -> None:
@@ -159,10 +162,11 @@ class OnDevice:
         self._cuda = lane.opened.cuda
         self._places = places
         self._all = len(places) > 0 and places == tuple(range(len(places)))
-        self._cases: OrderedDict[tuple[tuple[int, ...], ...], _Shapes] = OrderedDict()
+        self._cases: OrderedDict[tuple[tuple[int, ...], ...], Shapes] = OrderedDict()
         self._streams: dict[int, Any] = {}
         self._nothing = self._cuda.malloc(1)
         self._own = int(lane.stream)
+        self.known: tuple[Shapes, Any, int] | None = None
         lane.on_close.append(self._close)
 
     def infer(self, call: DeviceCall) -> dict[str, Any]:
@@ -181,6 +185,7 @@ class OnDevice:
         if 0 in places:  # an empty array has no address, and TensorRT takes none for a missing tensor
             places = tuple([address or self._nothing for address in places])
         shapes.go(places, stream, handle)
+        self.known = (shapes, stream, handle) if shapes.graphs and asked is not None else None
         lane.lead(stream, handle, marked=not kind.keeps_streams)
         if asked is None:
             lane.settle()
@@ -190,15 +195,15 @@ class OnDevice:
             return {tensor.name: made[tensor.name] for tensor in lane.opened.outputs}
         return made
 
-    def _new_shapes(self, shapes: tuple[tuple[int, ...], ...]) -> _Shapes:
+    def _new_shapes(self, shapes: tuple[tuple[int, ...], ...]) -> Shapes:
         if len(self._cases) >= _SHAPES:
             self._lane.settle()
             self._cases.popitem(last=False)[1].close()
         key = tuple(tuple(shape) for shape in shapes)
-        found = self._cases[key] = _Shapes(self._lane, key)
+        found = self._cases[key] = Shapes(self._lane, key)
         return found
 
-    def _outputs(self, shapes: _Shapes, call: DeviceCall) -> tuple[dict[str, Any], list[int]]:
+    def _outputs(self, shapes: Shapes, call: DeviceCall) -> tuple[dict[str, Any], list[int]]:
         """Return the arrays for the outputs, and where they lie."""
         kind, given = call.kind, call.outputs
         made, addresses = {}, []
@@ -246,6 +251,7 @@ class OnDevice:
         return found
 
     def _close(self) -> None:
+        self.known = None
         while self._cases:
             self._cases.popitem()[1].close()
         self._cuda.free(self._nothing)
