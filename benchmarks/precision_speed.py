@@ -51,6 +51,8 @@ SINGLES = (
     ("openvino", "bf16"),
     ("openvino", "int8"),
 )
+SINGLES_BY_HAND = (("onnxruntime", "fp32"), ("onnxruntime", "int8"), ("openvino", "int8"))
+BEST_BY_HAND = "openvino int8"
 BASELINE = "onnxruntime fp32"
 Feeds = Mapping[str, np.ndarray[Any, Any]]
 
@@ -89,13 +91,27 @@ def subjects() -> list[Subject]:
 
 
 def build_all(subject: Subject, folder: Path, limit_s: float) -> tuple[dict[str, Path], dict[str, Any]]:
-    """Return engine folders by label, ``best`` the one that `optimize` chose, and what it said."""
-    shapes, held, graph = parse_shapes(subject.shapes), folder / "held.npz", folder / "model.onnx"
-    np.savez(held, **subject.data)
+    """Return engine folders by label, ``best`` the one that `optimize` chose, and what it said.
+
+    With a limit of 0 nothing is chosen, and `BEST_BY_HAND` stands for it.
+    """
+    shapes, graph = parse_shapes(subject.shapes), folder / "model.onnx"
     steps.export(subject.module, graph, example_inputs=subject.example, shapes=shapes)
+    engines: dict[str, Path] = {}
+    for backend, precision in SINGLES if limit_s else SINGLES_BY_HAND:
+        label = f"{backend} {precision}"
+        engines[label] = folder / f"{label.replace(' ', '-')}.engine"
+        steps.build(
+            graph, engines[label], backend=backend, precision=precision, shapes=shapes, options={"threads": THREADS},
+            calibration=subject.calibration if precision == "int8" else None,
+        )  # fmt: skip
+    if not limit_s:
+        return {"best": engines.pop(BEST_BY_HAND), **engines}, {"chosen": f"{BEST_BY_HAND}, by hand"}
+    held = folder / "held.npz"
+    np.savez(held, **subject.data)
     result = enginery.optimize(
-        graph, shapes=shapes, precision="best", min_cosine=0.98, data=held,
-        calibration=subject.calibration, output=folder / "best.engine", limit_s=limit_s, search_limit_s=0,
+        graph, shapes=shapes, precision="best", min_cosine=0.98, data=held, calibration=subject.calibration,
+        output=folder / "best.engine", limit_s=limit_s, search_limit_s=0,
     )  # fmt: skip
     rows = {row.label: row for row in result.record.candidates}
     said = {
@@ -103,15 +119,7 @@ def build_all(subject: Subject, folder: Path, limit_s: float) -> tuple[dict[str,
         "candidates_p50_ms": {label: row.bench.p50_ms for label, row in rows.items() if row.bench is not None},
         "reasons": {label: row.reason for label, row in rows.items()},
     }
-    engines = {"best": result.engine}
-    for backend, precision in SINGLES:
-        label = f"{backend} {precision}"
-        engines[label] = folder / f"{label.replace(' ', '-')}.engine"
-        steps.build(
-            graph, engines[label], backend=backend, precision=precision, shapes=shapes, options={"threads": THREADS},
-            calibration=subject.calibration if precision == "int8" else None,
-        )  # fmt: skip
-    return engines, said
+    return {"best": result.engine, **engines}, said
 
 
 def turns(subject: Subject, engines: Mapping[str, Path], folder: Path, rounds: int, turn_s: float) -> dict[str, Any]:
@@ -174,7 +182,9 @@ def main() -> None:
     parser.add_argument("--only", default="", help="measure the models whose names begin so")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--turn", type=float, default=0.25, help="seconds of one turn")
-    parser.add_argument("--limit", type=float, default=3.0, help="seconds that optimize times one candidate")
+    parser.add_argument(
+        "--limit", type=float, default=3.0, help="seconds that optimize times one candidate; 0 chooses nothing"
+    )
     asked = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=HERE)  # noqa: S607
     found: dict[str, Any] = {
