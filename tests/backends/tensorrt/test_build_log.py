@@ -244,6 +244,20 @@ def test_unknown_warnings_are_grouped_and_counted_not_lost():
     assert translate(kinds, "TensorRT")[-1] == "TensorRT said 4 more lines, of 4 kinds: see the build's log"
 
 
+def test_the_part_of_a_cache_that_is_not_read_is_told_once():
+    """As 8.6.0 says it, twice, with the timings of single kernels in use."""
+    lines = [
+        (
+            "ERROR",
+            "1: [myelinCache.h::deserializeFromBuffer::52] Error Code 1: Myelin (Myelin error from unknown graph)",
+        ),
+        ("ERROR", "4: The timing cache will not be used!"),
+    ]
+    assert translate(lines[1:], "TensorRT") == ("the timing cache was not used",)
+    (note,) = translate(lines, "TensorRT")
+    assert note.startswith("the timing cache was used for single kernels, and not for fused regions")
+
+
 def test_what_is_below_a_warning_says_nothing():
     """3,000 lines of INFO and VERBOSE are no notes."""
     assert translate([("INFO", "Global timing cache in use."), ("VERBOSE", "Tactic: 0x1")], "TensorRT") == ()

@@ -36,6 +36,13 @@ def _means(pattern: str, note: str) -> _Meaning:
     return _Meaning(re.compile(pattern, re.IGNORECASE | re.DOTALL), note)
 
 
+_NO_CACHE = "the timing cache was not used"
+_PART_OF_CACHE = (
+    "the timing cache was used for single kernels, and not for fused regions: TensorRT 8.5 and 8.6 do not read that "
+    "part back"
+)
+"""Seen with 8.6.0: it says after that part that the cache will not be used, and takes the timings it has loaded."""
+
 _MEANINGS = (
     _means(
         r"skipping tactic .*insuff?icient memory|due to insufficient workspace|tactic.*skipped.*memory",
@@ -76,10 +83,11 @@ _MEANINGS = (
            "export CUDA_MODULE_LOADING=LAZY"),
     _means(r"linked against (cudnn|cublas|cublaslt)", "TensorRT was made with another version of cuDNN or cuBLAS than "
            "is loaded here: the engine is right, and may be slower than it could be"),
+    _means(r"myelincache\.h::\S*deserializefrombuffer", _PART_OF_CACHE),
     _means(
         r"timing cache (will not be used|.*mismatch|.*is deprecated)"
         r"|could not read timing cache|failed to deserialize timing cache",
-        "the timing cache was not used",
+        _NO_CACHE,
     ),
     _means(r"engine plan file across different models of devices",
            "the engine was built on another model of GPU: it may be slow here, or fail; build it again"),
@@ -147,6 +155,8 @@ def translate(lines: Iterable[tuple[str, str]], label: str, where: str = "the bu
         else:
             meaning, match = found
             known.setdefault(meaning.note, []).append(match.groupdict().get("name") or "")
+    if _PART_OF_CACHE in known:
+        known.pop(_NO_CACHE, None)
     return tuple(_filled(note, names) for note, names in known.items()) + _quoted(unknown, label, where)
 
 
