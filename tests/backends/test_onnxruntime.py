@@ -237,7 +237,7 @@ def test_cuda_is_tried_where_there_is_a_gpu_and_the_package_for_it(monkeypatch):
 
     machine = replace(describe_machine(), cores=1, gpus=("NVIDIA L4, 23034 MiB, compute capability 8.9",))
     cuda = {"provider": "cuda"}
-    monkeypatch.setattr(onnxruntime.optional, "version", lambda name: None)
+    monkeypatch.setattr(onnxruntime.optional, "version", lambda _: None)
     assert cuda not in onnxruntime.variants(graph(MatMul=3), machine)
     monkeypatch.setattr(onnxruntime.optional, "version", {"onnxruntime-gpu": "1.31.1"}.get)
     assert cuda in onnxruntime.variants(graph(MatMul=3), machine)
