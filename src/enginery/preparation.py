@@ -377,12 +377,15 @@ def _same_shapes(one: Case, other: Case) -> bool:
 
 
 def _from_data(random: Case, data: str | Path, inputs: Sequence[TensorInfo]) -> Case:
-    """Return a case of the same shapes with rows of the data; the random one where the data has none of its shapes."""
+    """Return a case of the same shapes with rows of the data; the random one where the data has none of its shapes.
+
+    Its rows are among the data's own cases, which are scored by their labels; here they would count twice.
+    """
     from enginery.inputs.base import Case
     from enginery.inputs.recorded import stream_data
 
     cut = next(stream_data(data, inputs, batch=_rows(random), say=lambda _: None))
-    return Case(random.name, cut.feeds, cut.labels) if _same_shapes(cut, random) else random
+    return Case(random.name, cut.feeds) if _same_shapes(cut, random) else random
 
 
 def _rows(case: Case) -> int:

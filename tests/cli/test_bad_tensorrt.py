@@ -66,7 +66,7 @@ def test_node_without_a_name_that_the_builder_refuses_is_told_as_well(tmp_path):
     inputs = "k = Constant<value: tensor = int64 {5}>() i = Constant<value: tensor = float {0.5}>()"
     head = "g (float[1, 9, 4] b, float[1, 3, 9] s) => (int64[N, 3] y)"
     path = model(f"{head} {{ {inputs} y = NonMaxSuppression(b, s, k, i) }}", tmp_path / "nms.onnx")
-    says = ("node that makes 'y' (NonMaxSuppression)", "outputs' sizes depend on data", "--option partition=auto")
+    says = ("node 'y' (NonMaxSuppression)", "outputs' sizes depend on data", "--option partition=auto")
     refuse(tmp_path, 42, "build", path, "-o", "x.engine", *RTX, "--no-simplify", says=says)
 
 
@@ -74,5 +74,5 @@ def test_node_without_a_name_is_told_by_what_it_makes(tmp_path):
     """The parser's own word for it is no help; the mend is what TensorRT-RTX leaves to others."""
     text = "g (float[2, 3, 3] x) => (float[2] y) { a = Relu(x) y = Det(a) }"
     path = model(text, tmp_path / "det.onnx")
-    says = ("node that makes 'y' (Det)", "--option partition=auto")
+    says = ("node 'y' (Det)", "--option partition=auto")
     refuse(tmp_path, 42, "build", path, "-o", "x.engine", *RTX, "--no-simplify", says=says)

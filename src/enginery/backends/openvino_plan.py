@@ -118,6 +118,8 @@ def read_ran(
         found.append(
             Ran(", ".join(nodes), layer.kind, _asked(words, layer.precision, heavy=layer.heavy), layer.precision)
         )
+    if low_word(plan) == "fp32":  # what computes low then is the graph's own type
+        return tuple(found), ()
     kept = [node for node in graph.graph if plan.of(node.name or "") in _FULL and node.name in owners.values()]
     broken = [node.name or "" for node in kept if _computed_in(node, precisions) in _LOW]
     return tuple(found), tuple(broken)
