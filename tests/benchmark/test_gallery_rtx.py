@@ -25,8 +25,11 @@ SHARE = 0.8
 AGAIN = ("SavedModel", "h5 file")
 """Sources of models that another source has as well; slow, for TensorFlow reads and converts them once more."""
 
-LARGE = ("transformers bert_base", "ConvNeXtTiny as keras file")
-"""Entries five times as dear as others of their kind, which are tried; slow too."""
+LARGE = (
+    "transformers bert_base", "transformers albert", "transformers segformer", "ConvNeXtTiny as keras file",
+    "ViT as keras file", "EfficientNetB0 as keras file",
+)  # fmt: skip
+"""Entries several times as dear as others of their kind, which are tried; slow too."""
 
 KNOWN: dict[str, str] = {
     "torch centernet": "(NonZero)",  # an output whose size depends on the data
