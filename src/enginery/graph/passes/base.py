@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
-__all__ = ["Pass", "constant_value", "is_op", "is_random", "quiet", "replace_node", "run_library_pass"]
+__all__ = ["Pass", "constant_value", "is_op", "is_random", "put_in_place", "quiet", "replace_node", "run_library_pass"]
 
 _RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 
@@ -92,6 +92,27 @@ def replace_node(node: ir.Node, value: ir.Value) -> bool:
     ir.convenience.replace_all_uses_with(output, value)
     graph.remove(node, safe=True)
     return True
+
+
+def put_in_place(node: ir.Node, tape: ir.tape.Tape, made: ir.Value) -> None:
+    """Put the nodes of a tape where a node stands, whose first output they make anew, and remove the node.
+
+    They are parts of the module that the node came from, and have names below its own; `made` takes the output's name.
+    """
+    import onnx_ir as ir
+
+    value, graph = node.outputs[0], node.graph
+    if graph is None:
+        return
+    for number, part in enumerate(tape.nodes):
+        part.metadata_props.update(node.metadata_props)
+        part.name = f"{node.name}.{number}" if node.name else None
+    graph.insert_before(node, list(tape.nodes))
+    made.type, made.shape = value.type, value.shape
+    ir.convenience.replace_all_uses_with(value, made, replace_graph_outputs=True)
+    kept = value.name
+    graph.remove(node, safe=True)
+    made.name = kept
 
 
 def run_library_pass(library_pass: ir.passes.PassBase, model: ir.Model) -> bool:

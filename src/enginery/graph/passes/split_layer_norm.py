@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from enginery.graph.base import all_nodes
-from enginery.graph.passes.base import Pass, is_op
+from enginery.graph.passes.base import Pass, is_op, put_in_place
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -60,8 +60,8 @@ def _fits(node: ir.Node) -> bool:
 def _split(node: ir.Node) -> None:
     import onnx_ir as ir
 
-    value, graph = node.outputs[0], node.graph
-    if graph is None or value.dtype is None:
+    value = node.outputs[0]
+    if value.dtype is None:
         return
     tape = ir.tape.Tape()
 
@@ -77,12 +77,4 @@ def _split(node: ir.Node) -> None:
     made = tape.op("Mul", [made, node.inputs[1]])
     if len(node.inputs) > 2 and node.inputs[2] is not None:  # noqa: PLR2004 - the third is the shift
         made = tape.op("Add", [made, node.inputs[2]])
-    for number, part in enumerate(tape.nodes):
-        part.metadata_props.update(node.metadata_props)
-        part.name = f"{node.name}.{number}" if node.name else None
-    graph.insert_before(node, list(tape.nodes))
-    made.type, made.shape = value.type, value.shape
-    ir.convenience.replace_all_uses_with(value, made, replace_graph_outputs=True)
-    kept = value.name
-    graph.remove(node, safe=True)
-    made.name = kept
+    put_in_place(node, tape, made)

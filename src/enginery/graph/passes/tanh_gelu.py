@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from enginery.graph.base import all_nodes
-from enginery.graph.passes.base import Pass, constant_value, is_op
+from enginery.graph.passes.base import Pass, constant_value, is_op, put_in_place
 from enginery.graph.passes.fold_constants import FoldConstants
 from enginery.graph.passes.movements import scalar_factor
 from enginery.graph.passes.remove_unused import RemoveUnused
@@ -94,8 +94,7 @@ def _rewrite(x: ir.Value, last: ir.Node) -> None:
     """Put the other formula where the first one ended; TensorRT knows it in this very order."""
     import onnx_ir as ir
 
-    result, graph = last.outputs[0], last.graph
-    if graph is None or x.dtype is None:
+    if x.dtype is None:
         return
     tape, dtype = ir.tape.Tape(), x.dtype.numpy()
 
@@ -107,15 +106,7 @@ def _rewrite(x: ir.Value, last: ir.Node) -> None:
     inside = tape.op("Mul", [number(math.sqrt(2 / math.pi)), tape.op("Add", [x, cube])])
     share = tape.op("Mul", [number(0.5), tape.op("Add", [tape.op("Tanh", [inside]), number(1.0)])])
     made = tape.op("Mul", [x, share])
-    for at, part in enumerate(tape.nodes):
-        part.metadata_props.update(last.metadata_props)
-        part.name = f"{last.name}.{at}" if last.name else None
-    graph.insert_before(last, list(tape.nodes))
-    made.type, made.shape = result.type, result.shape
-    ir.convenience.replace_all_uses_with(result, made, replace_graph_outputs=True)
-    kept = result.name
-    graph.remove(last, safe=True)
-    made.name = kept
+    put_in_place(last, tape, made)
 
 
 def _only_reader(value: ir.Value) -> ir.Node | None:
