@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from onnx import TensorProto, helper
+from onnx import TensorProto, ValueInfoProto, helper
 
 from benchmarks.converter_torture.writer import SHAPE, Kind, Writer
 
@@ -35,14 +35,19 @@ def choice(to: Writer) -> str:
     return to.node("If", ["yes"], then_branch=to.body([], 1, _fill), else_branch=to.body([], 1, other))
 
 
+def _turn(to: Writer) -> list[ValueInfoProto]:
+    """Return the inputs of a Loop's body: which turn it is, whether to go on, and the state."""
+    return [
+        helper.make_tensor_value_info(to.name("i"), TensorProto.INT64, []),
+        helper.make_tensor_value_info(to.name("k"), TensorProto.BOOL, []),
+        helper.make_tensor_value_info(to.name("s"), TensorProto.FLOAT, SHAPE),
+    ]
+
+
 def loop(to: Writer) -> str:
     """A Loop with one state; what it captures does not change."""
-    at, go, state = to.name("i"), to.name("k"), to.name("s")
-    inputs = [
-        helper.make_tensor_value_info(at, TensorProto.INT64, []),
-        helper.make_tensor_value_info(go, TensorProto.BOOL, []),
-        helper.make_tensor_value_info(state, TensorProto.FLOAT, SHAPE),
-    ]
+    inputs = _turn(to)
+    _, go, state = (info.name for info in inputs)
 
     def write(inner: Writer) -> None:
         inner.known.append(state)
@@ -57,12 +62,8 @@ def loop(to: Writer) -> str:
 
 def collecting(to: Writer) -> str:
     """A Loop that also collects what it makes in each turn, which is then added up."""
-    at, go, state = to.name("i"), to.name("k"), to.name("s")
-    inputs = [
-        helper.make_tensor_value_info(at, TensorProto.INT64, []),
-        helper.make_tensor_value_info(go, TensorProto.BOOL, []),
-        helper.make_tensor_value_info(state, TensorProto.FLOAT, SHAPE),
-    ]
+    inputs = _turn(to)
+    at, go, state = (info.name for info in inputs)
 
     def write(inner: Writer) -> None:
         going = inner.node("Identity", [go])

@@ -1,7 +1,8 @@
 """Whether what a backend built computes in the precision that was asked for; TensorRT has an audit of its own.
 
-As there, an engine in which hardly an operator computes as asked is not what was asked for: less than a tenth of
-those that should. Only those that multiply matrices are judged, where there are any: there a precision pays.
+What is judged by is here for both: an engine in which hardly an operator computes as asked is not what was asked for,
+less than a tenth of those that should. Only those that multiply matrices are judged, where there are any: there a
+precision pays.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from enginery.backends.precision import Ran, count_ran
 from enginery.errors import PrecisionMismatchError
 from enginery.spec import PrecisionPlan
 
-__all__ = ["check_ran"]
+__all__ = ["HARDLY", "NARROW", "check_ran", "is_narrower"]
 
-_HARDLY = 0.1
-_NARROW = ("fp16", "bf16", "int8", "fp8")
+HARDLY = 0.1
+NARROW = ("fp16", "bf16", "int8", "fp8")
 _SHOWN = 4
 
 
@@ -43,14 +44,14 @@ def check_ran(
         PrecisionMismatchError: hardly an operator computes as asked; names counts and operators.
     """
     notes = []
-    for word in (word for word in plan.words if word in _NARROW):
+    for word in (word for word in plan.words if word in NARROW):
         reason = f" ({why[word]})" if why and word in why else ""
         meant = [one for one in ran if one.asked == word]
         judged = [one for one in meant if one.heavy] or meant
-        built = [one for one in judged if one.ran in (word, *allowed) or _is_narrower(one.ran, word)]
-        if judged and len(built) < _HARDLY * len(judged):
+        built = [one for one in judged if one.ran in (word, *allowed) or is_narrower(one.ran, word)]
+        if judged and len(built) < HARDLY * len(judged):
             raise _mismatch(label, judged, word, reason)
-        others = [one for one in meant if one.ran != word and not _is_narrower(one.ran, word)]
+        others = [one for one in meant if one.ran != word and not is_narrower(one.ran, word)]
         if not meant:
             notes.append(f"{word} was asked for, and {label} has no operator that could compute in it")
         elif others:
@@ -60,8 +61,8 @@ def check_ran(
     return tuple(notes)
 
 
-def _is_narrower(built: str, asked: str) -> bool:
-    """Say whether an operator is quantised where the rest of its graph was asked to be fp16 or bf16."""
+def is_narrower(built: str, asked: str) -> bool:
+    """Say whether an operator or a layer is quantised where the rest of its graph was asked to be fp16 or bf16."""
     return built in ("int8", "fp8") and asked in ("fp16", "bf16")
 
 

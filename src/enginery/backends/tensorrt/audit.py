@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING
 
+from enginery.backends.audit import HARDLY, NARROW, is_narrower
 from enginery.backends.tensorrt.inspection import UNREADABLE, count
 from enginery.backends.tensorrt.layer_types import is_compute
 from enginery.errors import PrecisionMismatchError
@@ -22,9 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check"]
 
-_HARDLY = 0.1
 _SHOWN = 4
-_NARROW = ("fp16", "bf16", "int8", "fp8")
 # Layers with weights, where a precision pays; pointwise ones beside them are often float32 for good reasons.
 _HEAVY = ("conv", "gemm", "matrix", "matmul", "deconv", "mha", "attention", "myelin", "foreign", "fully")
 
@@ -54,8 +53,8 @@ def check(layers: Sequence[LayerRecord], plan: PrecisionPlan, allowed: Collectio
 
 def _asked(plan: PrecisionPlan) -> list[str]:
     """Return the narrow precisions of a plan, its own first."""
-    named = [precision for precision in plan.nodes.values() if precision in _NARROW]
-    return list(dict.fromkeys(([plan.precision] if plan.precision in _NARROW else []) + sorted(named)))
+    named = [precision for precision in plan.nodes.values() if precision in NARROW]
+    return list(dict.fromkeys(([plan.precision] if plan.precision in NARROW else []) + sorted(named)))
 
 
 def _check_one(layers: Sequence[LayerRecord], plan: PrecisionPlan, precision: str, allowed: Collection[str]) -> str:
@@ -64,8 +63,8 @@ def _check_one(layers: Sequence[LayerRecord], plan: PrecisionPlan, precision: st
     hidden = [one for one in meant if not one.precision]
     heavy = [one for one in meant if _is_heavy(one)]
     judged = [one for one in heavy if one.precision] or [one for one in meant if one.precision]
-    built = [one for one in judged if one.precision in (precision, *allowed) or _is_narrower(one.precision, precision)]
-    if judged and len(built) < _HARDLY * len(judged):
+    built = [one for one in judged if one.precision in (precision, *allowed) or is_narrower(one.precision, precision)]
+    if judged and len(built) < HARDLY * len(judged):
         raise _mismatch(judged, precision)
     if not judged:
         if not meant:
@@ -92,11 +91,6 @@ def _is_heavy(one: LayerRecord) -> bool:
     return any(word in one.kind.lower() for word in _HEAVY)
 
 
-def _is_narrower(built: str, asked: str) -> bool:
-    """Say whether a layer is quantised where the rest of its graph was asked to be fp16 or bf16."""
-    return built in ("int8", "fp8") and asked in ("fp16", "bf16")
-
-
 def _mismatch(judged: Sequence[LayerRecord], precision: str) -> PrecisionMismatchError:
     counts = ", ".join(f"{number} in {word}" for word, number in count(judged).items())
     others = [one for one in judged if one.precision != precision]
@@ -119,7 +113,7 @@ def _told(others: Sequence[LayerRecord], meant: Sequence[LayerRecord], precision
 def _kept(layers: Sequence[LayerRecord], plan: PrecisionPlan) -> list[str]:
     """Say which layers are narrower than the plan keeps their nodes."""
     kept = {node for node, precision in plan.nodes.items() if precision in ("fp32", "tf32")}
-    broken = [one for one in layers if one.precision in _NARROW and kept.intersection(one.nodes)]
+    broken = [one for one in layers if one.precision in NARROW and kept.intersection(one.nodes)]
     if not broken:
         return []
     layers_said = _plural(len(broken), "layer")

@@ -217,7 +217,7 @@ def build_graph(api: Api, graph: ir.Model, spec: BuildSpec, folder: Path) -> Bui
     refuse_uint8_quantisation(api, graph)
     ranges = check_profiles(inputs, spec.shapes, spec.profiles)
     construction = Construction.begin(api, spec)
-    if read_options(spec.options)["gelu"] == "tanh":
+    if construction.options["gelu"] == "tanh":
         graph = _with_tanh(graph, construction.notes)
     if not api.is_typed and spec.precision == "fp16" and spec.plan is None:
         graph = split_layer_norms(graph)  # TensorRT 8 makes one kernel of the parts, and three of the operator

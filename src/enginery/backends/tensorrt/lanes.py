@@ -117,7 +117,7 @@ class Lane:
 
     def follow(self, stream: Any, handle: int) -> None:
         """Let a stream wait for what a caller's stream was asked for on this lane: they share memory."""
-        if self.busy_on is not None and (self.busy_on != handle or handle == _PER_THREAD):
+        if not self.follows(handle):
             self._mark()
             self.opened.cuda.wait(stream, self._idle)
 

@@ -11,7 +11,17 @@ if TYPE_CHECKING:
     import numpy as np
     import onnx_ir as ir
 
-__all__ = ["Pass", "constant_value", "is_op", "is_random", "put_in_place", "quiet", "replace_node", "run_library_pass"]
+__all__ = [
+    "Pass",
+    "constant_value",
+    "is_op",
+    "is_random",
+    "only_reader",
+    "put_in_place",
+    "quiet",
+    "replace_node",
+    "run_library_pass",
+]
 
 _RANDOM = ("Bernoulli", "Multinomial", "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
 
@@ -92,6 +102,12 @@ def replace_node(node: ir.Node, value: ir.Value) -> bool:
     ir.convenience.replace_all_uses_with(output, value)
     graph.remove(node, safe=True)
     return True
+
+
+def only_reader(value: ir.Value) -> ir.Node | None:
+    """Return the node that alone reads a value; None where there is another, or the value is an output."""
+    uses = list(value.uses())
+    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None
 
 
 def put_in_place(node: ir.Node, tape: ir.tape.Tape, made: ir.Value) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from enginery.graph.passes.base import constant_value, is_op
+from enginery.graph.passes.base import constant_value, is_op, only_reader
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -124,11 +124,11 @@ def projection_of(value: ir.Value) -> Iterator[Projection]:
 def projection_after(value: ir.Value) -> Behind | None:
     """Return the projection that a tensor goes to, by movements that nothing else reads."""
     before, source = _forward(value)
-    node = _only_reader(source)
+    node = only_reader(source)
     if node is None or not before or not is_op(node, "MatMul", "Gemm"):
         return None
     result = node.outputs[0]
-    add = _only_reader(result)
+    add = only_reader(result)
     if is_op(node, "MatMul") and add is not None and is_op(add, "Add"):
         result = add.outputs[0]
     found = _projection(result)
@@ -184,12 +184,7 @@ def _gemm(node: ir.Node) -> Projection | None:
 def _forward(value: ir.Value) -> tuple[list[ir.Node], ir.Value]:
     """Follow a tensor through movements as long as one node reads it."""
     path: list[ir.Node] = []
-    while (node := _only_reader(value)) is not None and is_op(node, *_MOVES) and node.inputs[0] is value:
+    while (node := only_reader(value)) is not None and is_op(node, *_MOVES) and node.inputs[0] is value:
         path.append(node)
         value = node.outputs[0]
     return path, value
-
-
-def _only_reader(value: ir.Value) -> ir.Node | None:
-    uses = list(value.uses())
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from enginery.graph.base import all_nodes
-from enginery.graph.passes.base import Pass, constant_value, is_op, put_in_place
+from enginery.graph.passes.base import Pass, constant_value, is_op, only_reader, put_in_place
 from enginery.graph.passes.fold_constants import FoldConstants
 from enginery.graph.passes.movements import scalar_factor
 from enginery.graph.passes.remove_unused import RemoveUnused
@@ -56,12 +56,12 @@ def _gelu(erf: ir.Node) -> tuple[ir.Value, ir.Node] | None:
     scaled = None if source is None else scalar_factor(source)
     if scaled is None or not math.isclose(scaled[1], math.sqrt(0.5), rel_tol=_TOLERANCE):
         return None
-    x, one = scaled[0], _only_reader(erf.outputs[0])
+    x, one = scaled[0], only_reader(erf.outputs[0])
     if one is None or not _adds_one(one, erf.outputs[0]):
         return None
     value, number, times_x = one.outputs[0], 1.0, 0
     while True:
-        product = _only_reader(value)
+        product = only_reader(value)
         factor = None if product is None else _factor(product, value, x)
         if product is None or factor is None:
             return None
@@ -107,8 +107,3 @@ def _rewrite(x: ir.Value, last: ir.Node) -> None:
     share = tape.op("Mul", [number(0.5), tape.op("Add", [tape.op("Tanh", [inside]), number(1.0)])])
     made = tape.op("Mul", [x, share])
     put_in_place(last, tape, made)
-
-
-def _only_reader(value: ir.Value) -> ir.Node | None:
-    uses = list(value.uses())
-    return uses[0].node if len(uses) == 1 and not value.is_graph_output() else None

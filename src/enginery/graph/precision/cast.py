@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from enginery.graph.base import all_nodes
 from enginery.graph.modules import MODULE_KEY
 from enginery.graph.passes.base import constant_value, is_op
 from enginery.graph.precision.convert import cast_array, cast_tensor
 from enginery.graph.precision.decide import Types, low_type
 from enginery.graph.precision.losses import Losses
+from enginery.graph.precision.names import Names
 from enginery.graph.precision.plan import check_plan
 from enginery.graph.precision.prepare import prepared
 from enginery.graph.precision.slots import is_float32
@@ -71,7 +71,7 @@ class _Caster:
         self.losses = Losses()
         self.edits: dict[ir.Value, _Edit] = {}
         self.cast: dict[tuple[ir.Value, ir.DataType], ir.Value] = {}
-        self.names = {value.name or "" for value in _values(model)} | {node.name or "" for node in all_nodes(model)}
+        self.names = Names(model)
 
     def run(self) -> None:
         """Decide everything first: what is decided depends on types that are then changed."""
@@ -155,13 +155,13 @@ class _Caster:
         """Make a second weight beside one, still without its tensor's data."""
         import onnx_ir as ir
 
-        name = self._free(f"{value.name}_{_WORDS[dtype.name]}")
+        name = self.names.free(f"{value.name}_{_WORDS[dtype.name]}")
         node, graph = value.producer(), value.graph
         if node is None:
             copy = ir.Value(name=name, shape=value.shape, type=ir.TensorType(dtype), const_value=value.const_value)
             graph.register_initializer(copy)  # type: ignore[union-attr]
             return copy
-        made = ir.Node("", "Constant", [], [*node.attributes.values()], name=self._free(f"{node.name}_{name}"))
+        made = ir.Node("", "Constant", [], [*node.attributes.values()], name=self.names.free(f"{node.name}_{name}"))
         made.metadata_props.update(node.metadata_props)
         made.outputs[0].name, made.outputs[0].shape = name, value.shape
         node.append(made)
@@ -198,13 +198,13 @@ class _Caster:
             edit = self.edits.get(source)
             if (edit.made if edit else source.dtype) == dtype:
                 return source
-        name = self._free(f"{value.name}_{_WORDS[dtype.name]}")
+        name = self.names.free(f"{value.name}_{_WORDS[dtype.name]}")
         cast = ir.Node(
             "",
             "Cast",
             [source],
             [ir.AttrInt64("to", dtype.value)],
-            name=self._free(f"{value.name}_Cast_{_WORDS[dtype.name]}"),
+            name=self.names.free(f"{value.name}_Cast_{_WORDS[dtype.name]}"),
         )
         output = cast.outputs[0]
         output.name, output.type, output.shape = name, ir.TensorType(dtype), value.shape
@@ -234,14 +234,6 @@ class _Caster:
             if node.attributes["to"].as_int() == source.dtype.value and node.graph is not None:
                 output.replace_all_uses_with(source)
                 node.graph.remove(node, safe=True)
-
-    def _free(self, name: str) -> str:
-        found, number = name, 1
-        while found in self.names:
-            number += 1
-            found = f"{name}_{number}"
-        self.names.add(found)
-        return found
 
 
 def _values(model: ir.Model) -> list[ir.Value]:
