@@ -231,6 +231,41 @@ def test_raised(opset, text, op):
     np.testing.assert_allclose(run(found, feeds)[0], run(model, feeds)[0], rtol=1e-6)
 
 
+SCAN = """{
+    <SIGN>y, z = Scan <num_scan_inputs = 2, directions = [0, 1], body = b (float[2] sum, float[2] one, float[2] other)
+        => (float[2] next, float[2] part) { next = Add (sum, one)  part = Mul (next, other) }> (<LENGTHS>, start, x, x)
+}"""
+
+
+def test_a_scan_of_batches_becomes_one_of_rows():
+    """Opset 8's runs for each row of a batch; a Scan over rows with a Scan in its body does the same, backwards too."""
+    head = "(float[3,2] start, float[3,4,2] x<MORE>) => (float[3,2] y, float[3,4,2] z) "
+    text = head.replace("<MORE>", "") + SCAN.replace("<SIGN>", "[n] ").replace("<LENGTHS>", "")
+    model = graph_of(text, 8, ir_version=3)
+    found = convert_opset(model, 21)
+    feeds = {
+        "start": RANDOM.standard_normal((3, 2)).astype(np.float32),
+        "x": RANDOM.standard_normal((3, 4, 2)).astype(np.float32),
+    }
+    for one, right in zip(run(found, feeds), run(model, feeds), strict=True):
+        np.testing.assert_allclose(one, right, rtol=1e-6)
+    assert [node.name for node in base.all_nodes(found)][:2] == ["n", "n/row"]
+    onnx.checker.check_model(ir.to_proto(found), full_check=True)
+    text = head.replace("<MORE>", ", int64[3] long") + SCAN.replace("<SIGN>", "").replace("<LENGTHS>", "long")
+    with pytest.raises(GraphError, match=r"it is given the length of each sequence \('long'\), up to opset 8 alone"):
+        convert_opset(graph_of(text, 8, ir_version=3), 21)
+
+
+def test_an_upsample_by_scales_of_the_run_enlarges():
+    """Scales that nobody knows are 1 or more in an Upsample, so the nearest element is known; a Resize may shrink."""
+    text = "(float[1,1,2,3] x, float[4] s) => (float[a,b,c,d] y) { y = <OP> (x, s) }"
+    model = graph_of(text.replace("<OP>", "Upsample"), 9, 5)
+    feeds = {"x": RANDOM.standard_normal((1, 1, 2, 3)).astype(np.float32), "s": np.float32([1, 1, 2.5, 3])}
+    np.testing.assert_array_equal(run(convert_opset(model, 21), feeds)[0], run(model, feeds)[0])
+    with pytest.raises(GraphError, match=r"its scales \('s'\) are computed at run time"):
+        convert_opset(graph_of(text.replace("<OP>", "Resize"), 10, 5), 21)
+
+
 def test_fits_to_limits():
     """Nothing is done where a graph fits; the nearest version otherwise; an IR version goes down by itself."""
     model = graph_of("(float[2] x) => (float[2] y) { y = Relu (x) }", 20)

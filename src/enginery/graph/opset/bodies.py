@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from enginery.graph.opset.nodes import CannotConvertError
+from enginery.graph.opset.nodes import CannotConvertError, free_name
 from enginery.graph.opset.schemas import default_value, definition_kind, schema_at
 from enginery.graph.passes.base import constant_value, is_op
 
@@ -170,7 +170,7 @@ def _put_in_place(node: ir.Node, made: onnx.ModelProto, taken: set[str]) -> list
         new.metadata_props.update(node.metadata_props)
         for value in new.outputs:
             if value.name and value not in outputs:
-                value.name = _free(f"{first}/{value.name}", taken)
+                value.name = free_name(f"{first}/{value.name}", taken)
     named = [value for value in node.outputs if value.name]
     graph = node.graph
     assert graph is not None  # noqa: S101 - it was found in one
@@ -191,12 +191,3 @@ def _as_node(value: ir.Value, body: ir.Graph) -> None:
     ir.convenience.replace_all_uses_with(value, made.outputs[0])
     if len(body) and (first := body[0]) is not None:
         body.insert_before(first, made)
-
-
-def _free(name: str, taken: set[str]) -> str:
-    found, number = name, 1
-    while found in taken:
-        number += 1
-        found = f"{name}_{number}"
-    taken.add(found)
-    return found

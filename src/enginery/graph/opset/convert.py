@@ -19,7 +19,8 @@ from enginery.graph.infer import infer_shapes
 from enginery.graph.opset.bodies import convert_by_library, expand
 from enginery.graph.opset.ir_versions import ir_version_of_opset, required_ir_version, with_ir_version
 from enginery.graph.opset.nodes import CannotConvertError
-from enginery.graph.opset.rules import EXPANDED, LOWERING, keep_coordinates, lower_by_schema
+from enginery.graph.opset.raising import keep_coordinates, scan_by_rows
+from enginery.graph.opset.rules import EXPANDED, LOWERING, lower_by_schema
 from enginery.graph.opset.schemas import DOMAINS, definition_kind, first_version, form_problem, schema_at, steps_down
 from enginery.graph.passes.base import is_op
 from enginery.graph.passes.fold_constants import FoldConstants
@@ -205,10 +206,13 @@ def _raised(node: ir.Node, version: int, target: int, taken: set[str]) -> list[i
         return [node]
     if node.domain:
         raise CannotConvertError(f"opset {target} has it in another form")
+    if is_op(node, "Scan"):
+        scan_by_rows(node, taken)
+        return [node]
     made = convert_by_library(node, version, target, taken)
     if version < _SAYS_COORDINATES <= target:
         for new in (new for new in made if is_op(new, "Resize")):
-            keep_coordinates(new)
+            keep_coordinates(new, enlarges=is_op(node, "Upsample"))
     return made
 
 

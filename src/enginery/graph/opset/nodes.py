@@ -19,6 +19,7 @@ __all__ = [
     "constant_ints",
     "drop_attribute",
     "fixed_dim",
+    "free_name",
     "rank_of",
     "set_attribute",
     "set_constant",
@@ -77,6 +78,16 @@ def fixed_dim(node: ir.Node, index: int, axis: int) -> int:
     if not isinstance(size, int):
         raise CannotConvertError(f"the size of its axis {axis} is not fixed")
     return size
+
+
+def free_name(name: str, taken: set[str]) -> str:
+    """Return a name, or where it is taken the name with the first free number, and take it."""
+    found, number = name, 1
+    while found in taken:
+        number += 1
+        found = f"{name}_{number}"
+    taken.add(found)
+    return found
 
 
 def set_attribute(node: ir.Node, name: str, value: Any) -> None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     import onnx
     import onnx_ir as ir
 
-__all__ = ["EXPANDED", "LOWERING", "keep_coordinates", "lower_by_schema"]
+__all__ = ["EXPANDED", "LOWERING", "lower_by_schema"]
 
 _REDUCTIONS = (
     "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd",
@@ -238,22 +238,6 @@ def _lower_softmax(node: ir.Node) -> None:
     if axis != rank - 1:
         raise CannotConvertError(f"axis={axis} of {rank} means another thing before opset 13")
     set_attribute(node, "axis", axis)
-
-
-def keep_coordinates(node: ir.Node) -> None:
-    """Let a Resize that ONNX's version converter made of an older one, or of an Upsample, read the same places.
-
-    Before opset 11 they were asymmetric, which the converter forgets.
-
-    Raises:
-        CannotConvertError: it takes the nearest element and may shrink: which one that was, nothing says.
-    """
-    if attribute_value(node, "mode", "nearest") == "nearest":
-        scales = constant_input(node, 2, "scales")
-        if scales is None or np.any(scales < 1):
-            raise CannotConvertError("which element is the nearest, to smaller sizes, was not said before opset 11")
-        set_attribute(node, "nearest_mode", "floor")
-    set_attribute(node, "coordinate_transformation_mode", "asymmetric")
 
 
 LOWERING: dict[tuple[str, int], Callable[[ir.Node], None]] = {
