@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from enginery.backends.tensorrt.options import RULES, SESSION_OPTIONS, read_session_options
+from enginery.backends.tensorrt.options import RULES, SESSION_OPTIONS, read_options, read_session_options
 from enginery.errors import UnknownNameError, UsageError
 
 
@@ -22,3 +22,10 @@ def test_what_only_a_build_can_follow_is_not_ignored():
         read_session_options({}, {"refit": "yes"})
     with pytest.raises(UnknownNameError, match="context"):
         read_session_options({}, {"context": 2})
+
+
+def test_only_precisions_may_stand_in():
+    """A word that is none is refused before a build, with the nearest."""
+    assert read_options({"allow_precision": "fp32, tf32"})["allow_precision"] == "fp32, tf32"
+    with pytest.raises(UnknownNameError, match=r"precision of option 'allow_precision': 'fp61'.* 'fp16'"):
+        read_options({"allow_precision": "fp32,fp61"})

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from enginery.backends.asked import read_allowed
 from enginery.backends.base import Built
 from enginery.backends.tensorrt import audit, inspection
 from enginery.backends.tensorrt.building_progress import following
@@ -136,7 +137,7 @@ class Construction:
         self._serialise(config, folder / ARTEFACT, graph, len(ranges))
         layers = self._read_layers(graph, folder / ARTEFACT)
         _write_layers(layers, folder / LAYERS)
-        self.notes += audit.check(layers, plan, listed(self.options["allow_precision"]))
+        self.notes += audit.check(layers, plan, read_allowed(self.options["allow_precision"]))
         self.notes += self.log.notes()
         return Built(
             *tensors,

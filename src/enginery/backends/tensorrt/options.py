@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from enginery.backends.asked import OptionRule, check_options
-from enginery.errors import UnknownNameError, UsageError
-from enginery.spec import PRECISIONS, Option
+from enginery.backends.asked import OptionRule, check_options, read_allowed
+from enginery.errors import UsageError
+from enginery.spec import Option
 
 __all__ = ["RULES", "SESSION_OPTIONS", "listed", "read_options", "read_session_options"]
 
@@ -84,9 +84,7 @@ def read_options(*given: Mapping[str, Option]) -> dict[str, Option]:
         512
     """
     options = check_options(RULES, *given)
-    for name in listed(options["allow_precision"]):
-        if name not in PRECISIONS:
-            raise UnknownNameError.from_choices("precision of option 'allow_precision':", name, PRECISIONS)
+    read_allowed(options["allow_precision"])
     return options
 
 
