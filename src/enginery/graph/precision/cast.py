@@ -221,7 +221,8 @@ class _Caster:
         if graph is self.model.graph and cast.name != graph.outputs[at].name and cast is not value:
             name = value.name
             if name in {output.name for output in graph.outputs} and not cast.is_graph_output():
-                value.name, cast.name = cast.name, name
+                word = "" if value.dtype is None else _WORDS[value.dtype.name]
+                value.name, cast.name = self.names.free(f"{name}_{word}"), name
                 cast.metadata_props.update(value.metadata_props)
         graph.outputs[at] = cast
 
