@@ -23,7 +23,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from benchmarks.h200 import making, measuring, proving, yard
+from benchmarks.h200 import making, measuring, precisions, proving, yard
 from benchmarks.h200.bounds import BOUNDS, Judged, bounds_text, judge, model_bounds
 from benchmarks.h200.jobs import BATCHES
 from benchmarks.h200.plan import Run, Stage
@@ -41,6 +41,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("latency", measuring.latency, 20),
     Stage("pytorch", measuring.pytorch, 45),
     Stage("pipeline", measuring.pipeline, 45),
+    Stage("precisions", precisions.precisions, 90),
     Stage("verify", yard.verify, 15),
     Stage("errors", proving.errors, 1),
     Stage("dynamic_outputs", proving.dynamic_outputs, 1),

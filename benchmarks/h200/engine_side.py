@@ -15,12 +15,14 @@ from typing import Any
 import numpy as np
 
 import enginery
-from benchmarks.h200 import arenas, inspecting, mishaps, odd_graphs, timing
+from benchmarks.h200 import arenas, inspecting, mishaps, odd_graphs, plans, timing
 from benchmarks.h200.answering import answer
 from benchmarks.h200.jobs import ERRORS
 from benchmarks.h200.pixels import take_bytes
+from enginery.graph.base import all_nodes, load_model
 from enginery.optional import version
 from enginery.plain import to_plain
+from enginery.spec import PrecisionPlan
 from enginery.storage import read_manifest
 
 State = dict[str, Any]
@@ -49,13 +51,15 @@ def describe(state: State) -> dict[str, Any]:
 def build(
     state: State, *, graph: str, output: str, backend: str, precision: str, shapes: Mapping[str, str],
     options: Mapping[str, Any], in_process: bool = False, profiles: Sequence[Mapping[str, str]] = (),
+    kept: Sequence[str] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """Build one engine as a user does, in a worker or here; tells what was built."""
+    """Build one engine as a user does, in a worker or here, some operators kept in float32; tells what was built."""
     del state
+    source, plan = _keeping(Path(graph), Path(output), precision, shapes, kept) if kept else (Path(graph), None)
     begin = time.perf_counter()
     engine = enginery.build(
-        Path(graph), Path(output), backend=backend, precision=precision, options=dict(options), in_process=in_process,
-        shapes=_parsed(shapes), profiles=[_parsed(each) for each in profiles],
+        source, Path(output), backend=backend, precision=precision, options=dict(options), in_process=in_process,
+        shapes=_parsed(shapes), profiles=[_parsed(each) for each in profiles], plan=plan,
     )  # fmt: skip
     manifest = engine.manifest
     record = manifest.build
@@ -65,6 +69,16 @@ def build(
         "peak_mib": (record.peak_memory_bytes or 0) / 2**20 if record else None,
         "precision_built": dict(manifest.precision_built), "notes": list(record.notes if record else ()),
     }  # fmt: skip
+
+
+def _keeping(
+    graph: Path, output: Path, precision: str, shapes: Mapping[str, str], kept: Sequence[str]
+) -> tuple[Path, PrecisionPlan]:
+    """Return the simplified graph, in which every node has a name, and the plan that keeps some operators."""
+    simplified = output.with_suffix(".onnx")
+    enginery.export(graph, simplified, shapes=_parsed(shapes), simplify=True)
+    nodes = [node.name or "" for node in all_nodes(load_model(simplified)) if node.op_type in kept]
+    return simplified, PrecisionPlan(precision, dict.fromkeys(nodes, "fp32"))
 
 
 def _parsed(shapes: Mapping[str, str]) -> dict[str, enginery.Shape]:
@@ -135,7 +149,7 @@ def distance(found: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> float:
 HANDLERS = {
     "describe": describe, "build": build, "quantise": quantise, "verify": verify, "verify_bytes": verify_bytes,
     "layers": layers, "pixels": pixels, **inspecting.HANDLERS, **timing.HANDLERS, **arenas.HANDLERS,
-    **odd_graphs.HANDLERS, **mishaps.HANDLERS,
+    **odd_graphs.HANDLERS, **mishaps.HANDLERS, **plans.HANDLERS,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-__all__ = ["BATCHES", "ERRORS", "TANH", "TIMED", "Job", "engine_names", "list_jobs"]
+__all__ = ["BATCHES", "ERRORS", "KEPT", "TANH", "TIMED", "Job", "engine_names", "list_jobs"]
 
 BATCHES = (1, 7, 128)
 """Verified at each of these."""
@@ -15,6 +15,9 @@ ERRORS: Mapping[str, float] = {"fp32": 1e-5, "tf32": 2e-3, "fp16": 1e-2, "int8":
 
 TIMED = ("resnet50", "vit", "bert")
 """Timed beside PyTorch in half precision, at batch 1 and at the largest."""
+
+KEPT = ("LayerNormalization", "Softmax")
+"""What is usually kept in float32 of a transformer; timed beside the one in half precision alone."""
 
 TANH = "GELU by tanh"
 """What an engine is called in the tables that is not exactly the model."""
@@ -34,6 +37,7 @@ class Job:
         narrow: batches that have a profile of their own beside the wide one.
         pixels: whether it takes bytes and normalises them itself.
         tanh: whether GELU is approximated.
+        kept: operators that stay in float32.
         level: optimisation level; -1 for the library's own.
     """
 
@@ -43,6 +47,7 @@ class Job:
     narrow: tuple[int, ...] = ()
     pixels: bool = False
     tanh: bool = False
+    kept: tuple[str, ...] = ()
     level: int = _QUICK
 
     @property
@@ -55,7 +60,7 @@ class Job:
         """
         batch = "dynamic" if ".." in self.batch else f"b{self.batch}"
         return ".".join([self.model, self.precision, batch, *(["uint8"] if self.pixels else []),
-                         *(["tanh"] if self.tanh else [])])  # fmt: skip
+                         *(["tanh"] if self.tanh else []), *(["kept"] if self.kept else [])])  # fmt: skip
 
 
 def list_jobs(models: Sequence[str], convolutional: Sequence[str], *, largest: int) -> list[Job]:
@@ -77,10 +82,14 @@ def list_jobs(models: Sequence[str], convolutional: Sequence[str], *, largest: i
     jobs += [Job(model, "fp16", str(largest), level=-1, tanh=True) for model in timed if model != "resnet50"]
     if "resnet50" in models:
         jobs.append(Job("resnet50", "fp16", str(largest), pixels=True, level=-1))
+        jobs.append(Job("resnet50", "int8", wide, (1, largest), level=-1))
+    if "bert" in models:
+        jobs += [Job("bert", "fp16", str(batch), kept=KEPT, level=-1) for batch in (1, largest)]
     later = [model for model in models if model not in ("resnet50", "vit", "bert", "detector")]
     order = [model for model in ("resnet50", *later, "vit", "bert", "detector") if model in models]
     for model in order:
-        precisions = ["fp16"] * (model not in timed) + ["int8"] * (model in convolutional) + ["fp32", "tf32"]
+        narrow = ["fp16"] + ["int8"] * (model in convolutional)
+        precisions = [*(narrow if model not in timed else []), "fp32", "tf32"]
         jobs += [Job(model, precision, wide, (1, largest) * (model == "minilm" and precision == "fp16"))
                  for precision in precisions]  # fmt: skip
     return jobs

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from benchmarks.h200.clock import median_ratio, summary_ms
@@ -12,7 +13,7 @@ from benchmarks.h200.making import prepare_baselines
 from benchmarks.h200.plan import Run
 from benchmarks.h200.sides import Side
 
-__all__ = ["breakdown", "latency", "memory", "pipeline", "pytorch", "threads"]
+__all__ = ["breakdown", "latency", "memory", "pipeline", "pytorch", "take_engines_turns", "threads"]
 
 _ROUNDS = 9
 
@@ -57,20 +58,29 @@ def _against(run: Run, model: str, batch: int) -> dict[str, Any]:
     baselines = _baselines(run, model, batch)
     if not engines or not baselines:
         raise RuntimeError(f"{model} at batch {batch} has the engines {list(engines)} and the baselines {[*baselines]}")
+    turns, opened = take_engines_turns(run, engines, model, batch, baselines)
+    medians = summary_ms(turns)
+    return {"turns_ms": turns, "median_ms": medians, "opened": opened, **_compared(turns, medians, list(engines))}
+
+
+def take_engines_turns(
+    run: Run, engines: Mapping[str, Path], model: str, batch: int, baselines: Mapping[str, Side] | None = None
+) -> tuple[dict[str, list[float]], dict[str, Any]]:
+    """Let engines and baselines take turns on the device alone; returns milliseconds by label, and how each opened."""
+    case = min((size for size in run.batches if size >= batch), default=run.largest)
     calls = (200 if batch == 1 else 20) if run.real else 2
-    turns: dict[str, list[float]] = {label: [] for label in (*engines, *baselines)}
+    turns: dict[str, list[float]] = {label: [] for label in (*engines, *(baselines or {}))}
     opened = {
-        label: run.ask_kept("open_engine", limit_s=60, engine=engine, case=run.case(model, batch))
+        label: run.ask_kept("open_engine", limit_s=60, engine=engine, case=run.case(model, case), rows=batch)
         for label, engine in engines.items()
     }
     for _ in range(_ROUNDS):
         for label, engine in engines.items():
             turns[label].append(run.ask_kept("engine_turn", limit_s=20, engine=engine, calls=calls))
-        for kind, side in baselines.items():
+        for kind, side in (baselines or {}).items():
             asked: dict[str, Any] = {"model": model, "batch": batch, "kind": kind, "calls": calls}
             turns[kind].append(float(side.ask("turn", limit_s=20, **asked)))
-    medians = summary_ms(turns)
-    return {"turns_ms": turns, "median_ms": medians, "opened": opened, **_compared(turns, medians, list(engines))}
+    return turns, opened
 
 
 def _baselines(run: Run, model: str, batch: int) -> dict[str, Side]:

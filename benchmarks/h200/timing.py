@@ -24,10 +24,10 @@ Array = np.ndarray[Any, Any]
 PLAN = "model.plan"
 
 
-def feeds_at(case: str) -> dict[str, Array]:
-    """Return the inputs of a case as the references were computed on."""
+def feeds_at(case: str, rows: int | None = None) -> dict[str, Array]:
+    """Return the inputs of a case as the references were computed on, or the first rows of them."""
     with np.load(case) as found:
-        return {name[3:]: np.ascontiguousarray(found[name]) for name in found.files if name.startswith("in_")}
+        return {name[3:]: np.ascontiguousarray(found[name][:rows]) for name in found.files if name.startswith("in_")}
 
 
 def open_loop(engine: str, feeds: Mapping[str, Array]) -> Loop | None:
@@ -102,9 +102,9 @@ def device_latency(state: State, *, engine: str, case: str, rounds: int, seconds
     }  # fmt: skip
 
 
-def open_engine(state: State, *, engine: str, case: str) -> dict[str, Any]:
-    """Keep an engine open for `engine_turn`, its arrays on the device."""
-    feeds = feeds_at(case)
+def open_engine(state: State, *, engine: str, case: str, rows: int | None = None) -> dict[str, Any]:
+    """Keep an engine open for `engine_turn`, its arrays on the device; `rows` are those of the case that it takes."""
+    feeds = feeds_at(case, rows)
     loop = open_loop(engine, feeds)
     if loop is not None:
         state[engine] = loop.engine_ms

@@ -112,6 +112,14 @@ def turn(state: State, *, model: str, batch: int, kind: str, calls: int) -> floa
     return float(start.elapsed_time(end)) / calls
 
 
+def plans(state: State, *, folder: str) -> list[str]:
+    """Write graphs with a plan each, and in ``cases.json`` what their computing nodes shall compute in."""
+    del state
+    from benchmarks.models.plan_cases import cases, write_cases  # noqa: PLC0415 - the baselines need none of it
+
+    return write_cases(cases(large=True), Path(folder))
+
+
 def versions(state: State) -> dict[str, Any]:
     """Say what this interpreter holds."""
     del state
@@ -204,6 +212,7 @@ def _distance(found: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> float
 
 HANDLERS = {
     "export": export, "reference": reference, "prepare": prepare, "turn": turn, "versions": versions, "free": free,
+    "plans": plans,
 }  # fmt: skip
 
 if __name__ == "__main__":

@@ -160,6 +160,7 @@ def _built(run: Run, side: Side, job: Job) -> dict[str, Any]:
         "build", limit_s=_TIMED_LIMIT_S if job.level < 0 else _LIMIT_S, graph=graph, output=run.engine(job),
         backend=run.backend, precision=run.precision(job), shapes=shapes, options=options, in_process=True,
         profiles=[run.sizes(job.model, str(batch)) for batch in job.narrow] if run.real else [],
+        kept=job.kept if run.real else (),
     )  # fmt: skip
     return found
 

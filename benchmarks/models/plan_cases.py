@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ import torch
 from torch import nn
 
 from enginery import steps
-from enginery.graph.base import all_nodes, load_model, make_plan, quantize
+from enginery.backends.precision import computes
+from enginery.graph.base import all_nodes, load_model, make_plan, plan_to_json, quantize, save_model
 from enginery.spec import PrecisionPlan
 
 
@@ -32,9 +34,15 @@ class Case:
     plan: PrecisionPlan
 
 
-def cases() -> Iterator[Case]:
-    """Yield the graphs with their plans."""
-    cnn, encoder = _exported(_cnn(), (2, 3, 16, 16)), _exported(_encoder(), (2, 8, 64))
+def cases(*, large: bool = False) -> Iterator[Case]:
+    """Yield the graphs with their plans.
+
+    Args:
+        large: whether they are so large that a GPU is quicker in fewer bits.
+    """
+    picture = (8, 3, 112, 112) if large else (2, 3, 16, 16)
+    cnn = _exported(_cnn(8 if large else 1), picture)
+    encoder = _exported(_encoder(512), (16, 128, 512)) if large else _exported(_encoder(64), (2, 8, 64))
     kept = {node.name: "fp32" for node in all_nodes(cnn) if node.op_type in ("Softmax", "GlobalAveragePool")}
     kept |= {next(node.name for node in all_nodes(cnn) if node.op_type == "Conv"): "fp32"}
     yield Case("cnn, fp16", {"": cnn}, PrecisionPlan("fp16", kept))
@@ -44,32 +52,51 @@ def cases() -> Iterator[Case]:
     yield Case("encoder, fp32 with fp16 products", {"": encoder}, PrecisionPlan("fp32", few))
     yield Case("if, fp16", {"": branches()}, PrecisionPlan("fp16", {"else_exp": "fp32", "head": "fp32"}))
     feeds = [
-        {cnn.graph.inputs[0].name or "": np.random.default_rng(at).standard_normal((2, 3, 16, 16)).astype(np.float32)}
+        {cnn.graph.inputs[0].name or "": np.random.default_rng(at).standard_normal(picture).astype(np.float32)}
         for at in range(8)
     ]
     forms = {form: quantize(cnn, feeds, form=form) for form in ("symmetric", "whole")}
     yield Case("cnn, int8", forms, make_plan(forms["symmetric"], "int8"))
 
 
-def _cnn() -> Any:
+def write_cases(written: Iterable[Case], folder: Path) -> list[str]:
+    """Write each graph as TensorRT reads it, with its plan beside it.
+
+    Returns:
+        Their names; ``cases.json`` of the folder has what each computing node shall compute in.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    listed = {}
+    for case in written:
+        name, graph = case.name.replace(",", "").replace(" ", "-"), case.graphs.get("symmetric", case.graphs.get(""))
+        save_model(graph, folder / f"{name}.onnx")
+        (folder / f"{name}.json").write_text(plan_to_json(case.plan), encoding="utf-8")
+        listed[name] = {node.name: case.plan.of(node.name) for node in all_nodes(graph) if computes(node.op_type)}
+    (folder / "cases.json").write_text(json.dumps(listed), encoding="utf-8")
+    return list(listed)
+
+
+def _cnn(width: int) -> Any:
     return nn.Sequential(
-        nn.Conv2d(3, 16, 3, padding=1), nn.ReLU(), nn.Conv2d(16, 16, 3, padding=1, groups=16), nn.Hardswish(),
-        nn.Conv2d(16, 32, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10), nn.Softmax(-1),
+        nn.Conv2d(3, 16 * width, 3, padding=1), nn.ReLU(),
+        nn.Conv2d(16 * width, 16 * width, 3, padding=1, groups=16 * width), nn.Hardswish(),
+        nn.Conv2d(16 * width, 32 * width, 1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(),
+        nn.Linear(32 * width, 10), nn.Softmax(-1),
     )  # fmt: skip
 
 
-def _encoder() -> Any:
+def _encoder(width: int) -> Any:
     class Block(nn.Module):
         """Attention of one head and two dense layers, each with its normalisation."""
 
         def __init__(self) -> None:
             super().__init__()
-            self.query, self.key, self.value, self.join = (nn.Linear(64, 64) for _ in range(4))
-            self.wide, self.narrow = nn.Linear(64, 128), nn.Linear(128, 64)
-            self.first, self.second = nn.LayerNorm(64), nn.LayerNorm(64)
+            self.query, self.key, self.value, self.join = (nn.Linear(width, width) for _ in range(4))
+            self.wide, self.narrow = nn.Linear(width, 2 * width), nn.Linear(2 * width, width)
+            self.first, self.second = nn.LayerNorm(width), nn.LayerNorm(width)
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            scores = self.query(x) @ self.key(x).transpose(-1, -2) / 8.0
+            scores = self.query(x) @ self.key(x).transpose(-1, -2) / width**0.5
             x = self.first(x + self.join(torch.softmax(scores, -1) @ self.value(x)))
             return self.second(x + self.narrow(nn.functional.gelu(self.wide(x))))
 

@@ -86,18 +86,19 @@ def test_what_is_timed_is_built_first():
 
     jobs = list_jobs(MODELS, CONVOLUTIONAL, largest=128)
     names = [job.name for job in jobs]
-    assert names[:12] == [
+    assert names[:15] == [
         "resnet50.fp16.dynamic", "vit.fp16.dynamic", "bert.fp16.dynamic", "resnet50.fp16.b1", "resnet50.fp16.b128",
         "vit.fp16.b1", "vit.fp16.b128", "bert.fp16.b1", "bert.fp16.b128", "vit.fp16.b128.tanh",
-        "bert.fp16.b128.tanh", "resnet50.fp16.b128.uint8",
+        "bert.fp16.b128.tanh", "resnet50.fp16.b128.uint8", "resnet50.int8.dynamic",
+        "bert.fp16.b1.kept", "bert.fp16.b128.kept",
     ]  # fmt: skip
     assert len(set(names)) == len(names)
     wide = [job for job in jobs if ".." in job.batch]
-    assert len(wide) == 7 * 3 + 4
+    assert len(wide) == 7 * 3 + 4  # INT8 of what is made of convolutions
     assert {job.batch for job in wide} == {"1..32..128"}
-    assert {job.name for job in jobs if job.narrow} == {f"{name}.fp16.dynamic" for name in (
+    assert {job.name for job in jobs if job.narrow} == {"resnet50.int8.dynamic", *(f"{name}.fp16.dynamic" for name in (
         "resnet50", "vit", "bert", "minilm",
-    )}  # fmt: skip
+    ))}  # fmt: skip
     assert {name for model in ("resnet50", "vit", "bert") for batch in (1, 128)
             for label, name in engine_names(model, batch).items() if label != TANH} <= set(names)  # fmt: skip
 
