@@ -18,7 +18,8 @@ def passes(row: Row, stage: str) -> bool:
     """Say whether a graph passes a stage.
 
     ``explained`` is close, or off for a known reason: the converter told of weights that the type cannot hold, the
-    type's rounding alone is as far off, or a plan that keeps what goes beyond the range makes it close.
+    type's rounding alone is as far off, or the plan that Enginery's search finds, with a reason for each node that it
+    keeps in float32, makes it close.
     """
     if stage == "explained":
         known = any(row.get(key) for key in ("told", "rounding", "planned"))

@@ -107,16 +107,16 @@ def _verdict(case: Case, converter: str, precision: str, known: dict[str, Any]) 
 
 
 def _explained(case: Case, verdict: Verdict, known: Mapping[str, Any], precision: str, *, ours: bool) -> Row:
-    """See why a graph is off: no more than rounding costs, or beyond the range, which a plan mends."""
+    """See why a graph is off: whether by no more than rounding costs, and, of ours, which plan mends it."""
+    row = {}
     allowed = rounding_error(case.make(), known["feeds"], known["right"], precision)
     if verdict.error is not None and verdict.error <= allowed < _LOST:
-        return {"rounding": f"rounding every tensor to {precision} is allowed {allowed:.2g}"}
-    if not ours:
-        return {}
-    planned, kept = planned_verdict(case.make(), known["feeds"], known["right"], precision)
-    return (
-        {"planned": f"close with {kept}"} if "close" in planned.passed else {"not_planned": f"{planned.reason}; {kept}"}
-    )
+        row["rounding"] = f"rounding every tensor to {precision} is allowed {allowed:.2g}"
+    if ours:
+        planned, kept = planned_verdict(case.make(), known["feeds"], known["right"], precision)
+        is_mended = "close" in planned.passed
+        row |= {"planned": f"close with {kept}"} if is_mended else {"not_planned": f"{planned.reason}; {kept}"}
+    return row
 
 
 def _look_at(case: Case) -> Mapping[str, Any]:

@@ -74,6 +74,13 @@ def test_just_what_must_stay_is_kept(needed, known):
     assert not found.unfinished
 
 
+def test_a_kept_node_has_its_own_reason():
+    """What came of lowering it alone, or the danger that was seen; the group that it came with says less."""
+    found = search_plan(ranking(certain=["n005"], harmful=["blocks.4"]), Needs("n005", "n042"), None)
+    assert found.plan.reasons == {"n005": "values exceed 65504", "n042": "lower as well: too far"}
+    assert found.reasons == found.plan.reasons
+
+
 def test_the_backend_decides():
     """What holds in the simulation and not on the backend is raised further; the backend's own need is kept."""
     build = Needs("n005", "n042")
@@ -111,10 +118,11 @@ def test_int8_nodes_are_dropped_from_their_plan():
     base = PrecisionPlan("fp16", dict.fromkeys(NAMES, "int8"))
 
     def trial(plan):
-        return Outcome("n042" not in plan.nodes, "", 0.0, 1.0, 0.0)
+        return Outcome("n042" not in plan.nodes, "too far", 0.0, 1.0, 0.0)
 
     found = search_plan(ranking(harmful=["blocks.4"]), trial, None, base=base)
     assert found.kept == ("n042",)
+    assert found.reasons == {"n042": "lower as well: too far"}
     assert len(found.plan.nodes) == 99
     assert found.plan.precision == "fp16"
 

@@ -170,6 +170,23 @@ def test_groups_are_modules():
     assert group_nodes(nodes[:3], 12) == {"n0": ("n0",), "n1": ("n1",), "n2": ("n2",)}
 
 
+def test_a_module_that_holds_nearly_all_is_divided():
+    """By its own modules where there are few enough, else by place: one group of everything would tell nothing."""
+
+    def study_of(modules):
+        return [NodeStudy(f"n{at}", "Relu", name, True, (), (), {}) for at, name in enumerate(modules)]  # noqa: FBT003
+
+    by_modules = group_nodes(study_of(["stem", "head"] + [f"net.{at // 10}.{at % 10}" for at in range(60)]), 9)
+    assert sorted(by_modules) == ["head", "net.0", "net.1", "net.2", "net.3", "net.4", "net.5", "stem"]
+    by_places = group_nodes(study_of([""] * 3 + [f"net.{at}" for at in range(60)]), 9)
+    assert sum(map(len, by_places.values())) == 63
+    assert max(map(len, by_places.values())) <= 63 / 2
+    assert len(group_nodes(study_of(["stem"] + ["net"] * 60), 2)) == 2
+    called_as_modules = group_nodes(study_of(["", *(f"n{at % 3}" for at in range(9))]), 4)
+    assert called_as_modules["n0 (elsewhere)"] == ("n0",)
+    assert sum(map(len, called_as_modules.values())) == 10
+
+
 def test_what_is_seen_of_a_tensor():
     """Infinities are the graph's own and no danger; zeros vanish nowhere; the rest is counted."""
     array = np.array([0.0, -7e4, np.inf, 1e-9, 1e-5, 2.0], np.float32)

@@ -25,8 +25,8 @@ from enginery.tuning.candidates import Contestant
 from enginery.tuning.journal import Journal
 from enginery.tuning.lane import Course, Lane
 from enginery.tuning.regions import Regions, raise_slow_regions
-from enginery.tuning.search import Found, Limits, search_plan, why_kept
-from enginery.tuning.sensitivity import by_place, group_nodes, quantised_sensitivity, sensitivity
+from enginery.tuning.search import Found, Limits, search_plan
+from enginery.tuning.sensitivity import group_nodes, quantised_sensitivity, sensitivity
 from enginery.tuning.simulation import Simulator
 from enginery.tuning.trials import Builder, Pace, Quantise, simulated
 from enginery.tuning.words import kept_words
@@ -266,7 +266,6 @@ def _record(
     root: Lane, ranking: SensitivityRecord | None, found: Found, lanes: Sequence[Lane], trouble: str
 ) -> SearchRecord:
     plan, contestant = found.plan, root.contestant
-    rows = {row.name: row for row in ranking.nodes} if ranking is not None else {}
     words = f"no plan between {contestant.precision} and fp32 holds the bounds"
     if plan is None and (why := trouble or (found.steps[-1].reason if found.steps else "")):
         words = f"{words}: {why}"
@@ -279,7 +278,7 @@ def _record(
         found=tuple(lane.contestant.label for lane in lanes),
         precision=contestant.precision,
         kept={name: _high(contestant, plan) for name in found.kept or ()},
-        reasons={name: _NO_FASTER if name in found.slow else why_kept(rows[name]) for name in found.kept or ()},
+        reasons={name: _NO_FASTER if name in found.slow else found.reasons[name] for name in found.kept or ()},
         total=ranking.total if ranking is not None else 0,
         steps=found.steps,
         sensitivity=ranking,
@@ -311,10 +310,7 @@ def _regions(ranking: SensitivityRecord, plan: PrecisionPlan) -> dict[str, tuple
     ]
     order = {name: at for at, name in enumerate(plan.nodes)}
     nodes.sort(key=lambda node: order[node.name])
-    found = group_nodes(nodes, _REGIONS)
-    if max(map(len, found.values()), default=0) > len(nodes) / 2:  # a module that holds nearly all tells nothing
-        found = by_place([node.name for node in nodes], _REGIONS)
-    return dict(sorted(found.items(), key=lambda item: -len(item[1])))
+    return dict(sorted(group_nodes(nodes, _REGIONS).items(), key=lambda item: -len(item[1])))
 
 
 def _mixed(contestant: Contestant, plan: PrecisionPlan) -> Contestant:

@@ -67,6 +67,7 @@ class Found:
         steps: all that was tried.
         unfinished: whether it ended because plans or time ran out.
         slow: of the kept, those that are no faster lower.
+        reasons: of each node that is kept for the bounds.
     """
 
     kept: tuple[str, ...] | None
@@ -74,6 +75,7 @@ class Found:
     steps: tuple[SearchStepRecord, ...]
     unfinished: bool = False
     slow: tuple[str, ...] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
 
 
 def search_plan(
@@ -104,13 +106,20 @@ def search_plan(
         tries = _Tries(search, "built", build, search.limits.built)
         kept = search.settle(tries, kept)
     plan = None if kept is None else search.plan(kept)
-    return Found(kept, plan, tuple(search.steps), search.unfinished)
+    return Found(kept, plan, tuple(search.steps), search.unfinished, reasons=search.reasons(kept or ()))
 
 
-def why_kept(row: NodeSensitivityRecord) -> str:
-    """Say in a few words why a node is kept higher."""
+def why_kept(row: NodeSensitivityRecord, without: str = "") -> str:
+    """Say in a few words why a node is kept higher.
+
+    Args:
+        row: what is known of the node.
+        without: what came of lowering it alone from a plan that held the bounds; empty where that was not tried.
+    """
     if row.dangers:
         return row.dangers[0].text
+    if without:
+        return f"lower as well: {without}"
     if row.error is not None:
         return f"{row.group} alone lower gives an error of {row.error:.1e}"
     return "the bounds do not hold without it"
@@ -126,6 +135,7 @@ class _Search:
     steps: list[SearchStepRecord] = field(default_factory=list)
     unfinished: bool = False
     simulated: bool = False
+    without: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.rows: Mapping[str, NodeSensitivityRecord] = {row.name: row for row in self.ranking.nodes}
@@ -134,11 +144,14 @@ class _Search:
     def plan(self, kept: Sequence[str]) -> PrecisionPlan:
         """Return the plan that keeps some nodes."""
         if self.base is None:
-            reasons = {name: why_kept(self.rows[name]) for name in kept}
-            return PrecisionPlan(self.ranking.precision, dict.fromkeys(kept, "fp32"), reasons)
+            return PrecisionPlan(self.ranking.precision, dict.fromkeys(kept, "fp32"), self.reasons(kept))
         gone = set(kept)
         nodes = {name: precision for name, precision in self.base.nodes.items() if name not in gone}
         return PrecisionPlan(self.base.precision, nodes, {n: why for n, why in self.base.reasons.items() if n in nodes})
+
+    def reasons(self, kept: Sequence[str]) -> dict[str, str]:
+        """Say of each kept node why it is."""
+        return {name: why_kept(self.rows[name], self.without.get(name, "")) for name in kept}
 
     def levels(self, kept: Sequence[str]) -> list[tuple[str, tuple[str, ...]]]:
         """Return ever larger sets of nodes to keep, with what each adds, from `kept` to all."""
@@ -208,6 +221,8 @@ class _Search:
                 rest = tuple(name for name in kept if name not in set(part))
                 if tries.more() and tries(rest, f"lower again {_shown(part)}"):
                     kept = rest
+                elif len(part) == 1 and frozenset(rest) in tries.reasons:
+                    self.without[part[0]] = tries.reasons[frozenset(rest)]
             # A build is dear: what a simulation has found to need all of its nodes is not tried one by one.
             if size == 1 or (tries.what == "built" and self.simulated and kept == before):
                 break
@@ -224,6 +239,7 @@ class _Tries:
     trial: Trial
     left: int
     known: dict[frozenset[str], bool] = field(default_factory=dict)
+    reasons: dict[frozenset[str], str] = field(default_factory=dict)
 
     def more(self) -> bool:
         """Say whether another plan may be tried."""
@@ -238,7 +254,7 @@ class _Tries:
             return self.known[key]
         self.left -= 1
         outcome = self.trial(self.search.plan(kept))
-        self.known[key] = outcome.holds
+        self.known[key], self.reasons[key] = outcome.holds, outcome.reason
         self.search.steps.append(
             SearchStepRecord(
                 self.what, action, len(key), outcome.holds, outcome.reason, outcome.error, outcome.cosine,

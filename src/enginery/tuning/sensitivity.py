@@ -21,9 +21,10 @@ from enginery.tuning.dangers import SEVERITIES, dangers_of
 from enginery.tuning.simulation import CHUNK_BYTES, Simulator
 from enginery.tuning.watching import Seen
 
-__all__ = ["by_place", "group_nodes", "quantised_sensitivity", "sensitivity"]
+__all__ = ["group_nodes", "quantised_sensitivity", "sensitivity"]
 
 _MOST_GROUPS = 32
+_FEWEST_PARTS = 2
 
 
 def sensitivity(
@@ -127,6 +128,18 @@ def group_nodes(nodes: Sequence[NodeStudy], most: int = _MOST_GROUPS) -> dict[st
     """
     if len(nodes) <= most:
         return {node.name: (node.name,) for node in nodes}
+    groups = _by_module(nodes, most)
+    largest = max(groups, key=lambda name: len(groups[name]), default="")
+    if not groups or 2 * len(groups[largest]) <= len(nodes):
+        return groups or by_place([node.name for node in nodes], most)
+    room, inside = most - len(groups) + 1, set(groups.pop(largest))  # a module that holds nearly all tells nothing
+    if room < _FEWEST_PARTS:
+        return by_place([node.name for node in nodes], most)
+    return _joined(groups, group_nodes([node for node in nodes if node.name in inside], room))
+
+
+def _by_module(nodes: Sequence[NodeStudy], most: int) -> dict[str, tuple[str, ...]]:
+    """Put nodes together by the deepest modules of which there are few enough; empty where none divides them."""
     deepest = max(len(node.module.split(".")) for node in nodes)
     for depth in range(deepest, 0, -1):
         groups: dict[str, list[str]] = {}
@@ -134,13 +147,18 @@ def group_nodes(nodes: Sequence[NodeStudy], most: int = _MOST_GROUPS) -> dict[st
             groups.setdefault(".".join(node.module.split(".")[:depth]), []).append(node.name)
         if len(groups) <= most and len(groups) > 1:
             return _without_module({name: tuple(names) for name, names in groups.items()}, most)
-    return by_place([node.name for node in nodes], most)
+    return {}
 
 
 def _without_module(groups: dict[str, tuple[str, ...]], most: int) -> dict[str, tuple[str, ...]]:
     """Cut the nodes of no module by their place: together they say nothing."""
     rest = groups.pop("", ())
-    return groups | by_place(rest, max(most - len(groups), 1)) if rest else groups
+    return _joined(groups, by_place(rest, max(most - len(groups), 1))) if rest else groups
+
+
+def _joined(groups: Mapping[str, tuple[str, ...]], more: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """Put groups together; a node may be called as a module is."""
+    return {**groups, **{f"{name} (elsewhere)" if name in groups else name: nodes for name, nodes in more.items()}}
 
 
 def by_place(names: Sequence[str], most: int) -> dict[str, tuple[str, ...]]:

@@ -79,9 +79,7 @@ def test_many_random_graphs_and_every_operator(precision, torture, monkeypatch):
         assert found["graphs"] >= least
         assert found["only_others_pass"] == []
         wrong = [row for row in found["not_all"] if not (passes(row, "loads") and passes(row, "explained"))]
-        refused = [row for row in wrong if "cannot be brought from opset" in row["reason"]]
-        assert [row for row in wrong if row not in refused] == []
-        assert len(refused) <= (0 if precision == "fp16" else 2)
+        assert wrong == []
 
 
 def test_a_branch_that_hands_on_a_constant(read, cast, run):
