@@ -75,6 +75,13 @@ def test_regions_that_do_not_tell():
     assert note == "fp16 was asked for, and the inspector does not tell what it built in 1 region compiled as a whole"
 
 
+def test_a_region_of_a_mixed_plan_does_not_tell_either():
+    """What should compute in half lies in it, beside what should not."""
+    region = LayerRecord("{ForeignNode[a...b]}", "Myelin", "", nodes=("a", "b"))
+    (note,) = check([region], PrecisionPlan("fp32", {"b": "fp16"}))
+    assert note == "fp16 was asked for, and the inspector does not tell what it built in 1 region compiled as a whole"
+
+
 def test_an_unreadable_inspector():
     """It is told, not hidden."""
     (note,) = check([LayerRecord("no JSON", UNREADABLE, "")], PrecisionPlan("fp16"))

@@ -119,6 +119,16 @@ def test_a_region_spans_the_nodes_between_its_ends(graph):
     assert layers[0].precision == "", "float32 at the edges proves nothing of the inside"
 
 
+def test_a_region_that_begins_with_a_weight(graph):
+    """An end that is no node leaves its side open; what other layers have is not in it."""
+    layers = read(
+        graph,
+        said(f"{{ForeignNode[onnx::MatMul_113 + (Unnamed Layer* 3) [Shuffle]...{MUL}]}}", "Myelin", "Float", "Float"),
+        said(CONV, "CaskConvolution", "Float", "Float"),
+    )
+    assert layers[0].nodes == (RELU, ADD, SOFTMAX, MUL)
+
+
 def test_a_region_with_narrow_edges_is_narrow(graph):
     """A half tensor at its edge can only come from inside."""
     (layer,) = read(graph, said(f"{{ForeignNode[{CONV}...{MUL}]}}", "Myelin", "Half", "Row major linear FP32"))

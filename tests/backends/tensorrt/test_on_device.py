@@ -257,6 +257,20 @@ def test_another_call_than_the_last_one_takes_the_long_way(gpu, monkeypatch):
         assert replay({"x": x}, {"y": mine}) is None
 
 
+def test_the_short_way_is_of_the_last_kind_of_array(gpu, monkeypatch):
+    """Calls of another type, on the same stream and of the same shapes, get it in turn."""
+    torch = torch_here(monkeypatch)
+    with session_of(doubling(gpu), gpu, (X,), (Y,)) as session:
+        mine = torch.empty(4, 3)
+        x = torch.from_numpy(batch(4))
+        for array in (x, torch.nn.Parameter(x, requires_grad=False), x):
+            for _ in range(6):
+                session.run({"x": array}, outputs={"y": mine})
+            given = {"y": mine} if type(array) is torch.Tensor else None
+            assert (session._gpu.replay({"x": array}, given) is None) == (given is None)
+            assert session._gpu.replay._type is type(array)
+
+
 def test_arrays_of_another_gpu_are_refused(gpu, monkeypatch):
     """Where there are several; an address there is none here."""
     monkeypatch.setattr(FakeRuntime, "cudaGetDeviceCount", lambda _: (0, 2))

@@ -129,13 +129,14 @@ def test_a_uniform_plan_is_a_flag(api, graph, network, precision, flags):
 
 
 def test_nodes_kept_in_float32_are_pinned(api, graph, network):
-    """By precision and output types; sizes and constants are left alone."""
+    """By precision and output types; sizes and constants are left alone; what multiplies stays half."""
     config = FakeConfig()
     plan = PrecisionPlan("fp16", {"Add": "fp32", "Softmax": "fp32", "Shape": "fp32"})
     assert constrain(api, network, config, plan, graph) == ()
     assert config.flags == {BuilderFlag.FP16, BuilderFlag.OBEY_PRECISION_CONSTRAINTS}
-    assert pinned(network) == {"Softmax": DataType.FLOAT, "Add": DataType.FLOAT}
+    assert pinned(network) == {"Conv": DataType.HALF, "Softmax": DataType.FLOAT, "Add": DataType.FLOAT}
     assert network.layers[-1].types == {0: DataType.FLOAT}
+    assert network.layers[0].types == {}, "what it hands over is the builder's to choose"
 
 
 def test_single_half_nodes_in_a_float32_plan(api, graph, network):

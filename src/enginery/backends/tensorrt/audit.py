@@ -67,7 +67,8 @@ def _check_one(layers: Sequence[LayerRecord], plan: PrecisionPlan, precision: st
     if judged and len(built) < HARDLY * len(judged):
         raise _mismatch(judged, precision)
     if not judged:
-        if not meant:
+        hidden = hidden or [one for one in layers if _hides(one, plan, precision)]
+        if not hidden:
             return f"{precision} was asked for, and the engine has no layer that could compute in it"
         regions = _plural(len(hidden), "region")
         return (
@@ -85,6 +86,12 @@ def _is_meant(one: LayerRecord, plan: PrecisionPlan, precision: str) -> bool:
     if precision == "int8":  # a bias beside a quantised product is added in a wider type
         return "int8" in wanted and _is_heavy(one)
     return wanted == {precision}
+
+
+def _hides(one: LayerRecord, plan: PrecisionPlan, precision: str) -> bool:
+    """Say whether a layer of unknown precision holds a node that should compute in one, among others."""
+    untold = bool(one.kind) and is_compute(one.kind) and not one.precision
+    return untold and any(plan.of(node) == precision for node in one.nodes)
 
 
 def _is_heavy(one: LayerRecord) -> bool:

@@ -60,19 +60,24 @@ class NodeNames:
         return _once(parts)
 
     def region(self, name: str) -> tuple[str, str] | None:
-        """Return the first and the last node of a region by its layer's name; None where it is none."""
+        """Return the first and the last node of a region by its layer's name; None where it is none.
+
+        An end that is no node is empty: a region may begin with a weight.
+        """
         match = _RANGE.match(name)
-        ends = (self._known(match[1].strip()), self._known(match[2].strip())) if match else ("", "")
-        return (ends[0], ends[1]) if all(ends) else None
+        return (self._known(match[1].strip()), self._known(match[2].strip())) if match else None
 
     def between(self, ends: tuple[str, str], taken: Iterable[str]) -> tuple[str, ...]:
         """Return the nodes from one to another in the graph's order, without those that other layers have.
 
-        The order is topological, so every node on a way from the first to the last is among them.
+        The order is topological, so every node on a way from the first to the last is among them. From an end that is
+        not known, all nodes on that side are.
         """
-        places = sorted(self.order.index(end) for end in ends if end in self.order)
+        places = [self.order.index(end) if end in self.order else None for end in ends]
+        first, last = places[0] or 0, len(self.order) - 1 if places[1] is None else places[1]
+        first, last = min(first, last), max(first, last)
         others = set(taken) - set(ends)
-        return tuple(name for name in self.order[places[0] : places[-1] + 1] if name not in others) if places else ends
+        return tuple(name for name in self.order[first : last + 1] if name not in others)
 
     def modules_of(self, nodes: Sequence[str]) -> tuple[str, ...]:
         """Return the paths of the modules that nodes came from, each once."""

@@ -65,6 +65,10 @@ class Replay:
         self._marked = not call.kind.keeps_streams
         self._launch = lane.opened.cuda.launch
 
+    def repeats(self, known: tuple[Shapes, Any, int], call: DeviceCall) -> bool:
+        """Say whether it runs such a call: of these shapes, on this stream, with this library's arrays."""
+        return self.known == known and type(call.like) is self._type
+
     def __call__(self, feeds: Mapping[str, Any], outputs: Mapping[str, Any] | None) -> dict[str, Any] | None:
         """Run with these arrays; None, and nothing done, where it is another call than the one that is known."""
         try:

@@ -1,7 +1,8 @@
 """Precision where TensorRT takes it from flags and layers, not from the graph: 8.5 and 8.6.
 
 The graph stays float32. A flag allows a narrower type everywhere, and the builder takes what is fastest, which may be
-a float32 kernel; what a plan names otherwise is pinned, layer by layer, and the builder obeys that or fails.
+a float32 kernel. Of a plan with more than one precision, what it names otherwise and what multiplies is pinned, layer
+by layer, and the builder obeys that or fails.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ _FLAGS = {"fp16": "BuilderFlag.FP16", "int8": "BuilderFlag.INT8"}
 _FLOAT32 = ("fp32", "tf32", "int8")  # what is dequantised is float32
 _OBEY = "BuilderFlag.OBEY_PRECISION_CONSTRAINTS"
 _SHOWN = 3
+# Layers that multiply: each has a half-precision kernel, and a library with typed graphs would take it.
+_MULTIPLYING = frozenset({"CONVOLUTION", "DECONVOLUTION", "FULLY_CONNECTED", "MATRIX_MULTIPLY"})
 # Kinds of layers whose types are not ours to set: they make sizes and constants, convert, or only bind a loop's ends.
 _UNSET = frozenset({
     "ASSERTION", "CAST", "CONDITION", "CONDITIONAL_INPUT", "CONDITIONAL_OUTPUT", "CONSTANT", "DEQUANTIZE", "IDENTITY",
@@ -73,12 +76,13 @@ def _kind(precision: str) -> str:
 
 
 def _pin_layers(api: Api, network: Any, plan: PrecisionPlan, names: NodeNames) -> tuple[str, ...]:
-    """Pin every layer whose nodes differ from what is fastest, and say which nodes have none."""
+    """Pin what computes otherwise than the plan's own word, and what multiplies; say which nodes have no layer."""
     trt = api.module
     types = {"fp32": trt.DataType.FLOAT, "fp16": trt.DataType.HALF}
     unseen = {node for node, precision in plan.nodes.items() if _kind(precision) != _kind(plan.precision)}
     unseen -= {node for node, precision in plan.nodes.items() if precision == "int8"}
-    free = "fp16" if plan.precision == "fp16" else ""  # the builder chooses for the nodes of the plan's own precision
+    # Of the plan's own precision, layers that multiply are pinned, and the types between layers are the builder's.
+    free = "fp16" if plan.precision == "fp16" else ""
     for layer in _layers(network):
         nodes = names.of_layer(layer.name, layer_metadata(api, layer))
         unseen.difference_update(nodes)
@@ -89,6 +93,9 @@ def _pin_layers(api: Api, network: Any, plan: PrecisionPlan, names: NodeNames) -
         for precision in ("fp32", "fp16"):
             if precision in wanted and precision != free:
                 pin_layer(api, layer, types[precision], outputs)
+                break
+            if precision in wanted and _kind_of(layer) in _MULTIPLYING:
+                pin_layer(api, layer, types[precision], ())
                 break
     return _without_layer(unseen)
 
