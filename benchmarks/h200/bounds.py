@@ -94,7 +94,7 @@ BOUNDS: tuple[Bound, ...] = (
     Bound("timing cache of another GPU or version is not used", ("cache", "others_unused"), holds=True),
     Bound("a build killed half-way leaves nothing that loads", ("cache", "killed_leaves_nothing"), holds=True),
     Bound("fp32 where fp16 was asked for is an error", ("errors", "built_wide", "right"), holds=True),
-    Bound("one plan: nodes that differ by more than a fusion", ("precisions", "same plan", "differing"), most=0),
+    Bound("one plan: nodes that differ by more than a fusion", ("same_plan", "differing"), most=0),
     Bound("every error is one of ours, with a mend", ("errors", "all_ours"), holds=True),
 )
 

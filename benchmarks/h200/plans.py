@@ -70,7 +70,7 @@ def read_back(planned: Mapping[str, str], layers: Sequence[LayerRecord]) -> dict
     for node, word in planned.items():
         built, beside = told.get(node, ("no layer", ()))
         same = [other for other in beside if planned.get(other) == built]
-        if built == _UNTOLD:
+        if built == _UNTOLD:  # inside a region that is compiled as a whole
             untold.append(node)
         elif same and built != word:
             by_fusion[node] = f"{word}, with {same[0]} in {built}"

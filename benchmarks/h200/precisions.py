@@ -1,4 +1,4 @@
-"""The stage about precision: INT8 beside half precision, kept nodes beside none, and one plan read back."""
+"""The stage about precision: INT8 beside half precision, kept nodes beside none."""
 
 from __future__ import annotations
 
@@ -8,22 +8,20 @@ from typing import Any
 
 from benchmarks.h200.clock import median_ratio, summary_ms
 from benchmarks.h200.measuring import take_engines_turns
-from benchmarks.h200.plan import TORCH, Run
+from benchmarks.h200.plan import Run
 from benchmarks.h200.sides import SideError
 
 __all__ = ["precisions"]
 
 
 def precisions(run: Run) -> None:
-    """Time what a precision is worth and look up its error; then build one plan, and read back what computes low."""
+    """Time what a precision is worth, and look up its error."""
     wide = "resnet50.{}.dynamic"
     for batch in (1, max(1, run.largest // 4), run.largest):
         names = {"fp16": wide.format("fp16"), "int8": wide.format("int8")}
         _put(run, "resnet50", batch, names)
     for batch in (1, run.largest):
         _put(run, "bert", batch, {"fp16": f"bert.fp16.b{batch}", "kept": f"bert.fp16.b{batch}.kept"})
-    if run.real:
-        run.put("precisions", "same plan", partial(_same_plan, run))
 
 
 def _put(run: Run, model: str, batch: int, names: Mapping[str, str]) -> None:
@@ -43,12 +41,3 @@ def _compared(run: Run, model: str, batch: int, names: Mapping[str, str]) -> dic
         "speed": median_ratio(turns[first], turns[second]),
         "error": {label: known.get(name, {}).get("error") for label, name in names.items()},
     }  # fmt: skip
-
-
-def _same_plan(run: Run) -> Any:
-    """Write graphs and plans with PyTorch, build them with TensorRT, and hold what its layers tell against them."""
-    folder = run.work / "plans"
-    with run.side("plans-torch", TORCH) as side:
-        side.ask("plans", limit_s=120, folder=folder)
-    options = {"timing_cache": "off"}
-    return run.ask("plans", "follow_plans", limit_s=240, folder=folder, backend=run.backend, options=options)

@@ -1,4 +1,4 @@
-"""The stages that prove things: data-dependent outputs, partitions, the timing cache, kills, errors, environments."""
+"""The stages that prove things: odd outputs, partitions, one plan, the timing cache, kills, errors, environments."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.h200.jobs import Job
-from benchmarks.h200.plan import Run, on_gpu
+from benchmarks.h200.plan import TORCH, Run, on_gpu
 from benchmarks.h200.sides import ROOT, SideError
 
-__all__ = ["cache", "dynamic_outputs", "environments", "errors", "killed", "partition"]
+__all__ = ["cache", "dynamic_outputs", "environments", "errors", "killed", "partition", "same_plan"]
 
 MAY_SUCCEED = ("little_workspace", "other_machine")
 """A builder may find kernels that need no scratch memory; and what a manifest says of a version need not matter."""
@@ -169,6 +169,22 @@ def _mishap(run: Run, name: str, detail: str, variables: dict[str, str]) -> dict
         "mend": None,
         "right": name in MAY_SUCCEED or name == "other_header",
     }
+
+
+def same_plan(run: Run) -> None:
+    """Write graphs and plans with PyTorch, build them with TensorRT, and hold what its layers tell against them."""
+    if not run.real or "differing" in run.store.found.get("same_plan", {}):
+        return
+
+    def follow() -> dict[str, Any]:
+        with run.side("plans-torch", TORCH) as side:
+            side.ask("plans", limit_s=120, folder=run.work / "plans")
+        asked = {"folder": run.work / "plans", "backend": run.backend, "options": {"timing_cache": "off"}}
+        found: dict[str, Any] = run.ask("plans", "follow_plans", limit_s=240, **asked)
+        return found
+
+    if run.put("same_plan", "run", follow):
+        run.store.put("same_plan", **run.store.found["same_plan"].pop("run"))
 
 
 def environments(run: Run) -> None:

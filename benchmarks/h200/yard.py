@@ -88,7 +88,7 @@ def build(run: Run) -> None:
 
 def _prove_alone(run: Run, _: _Yard) -> None:
     small = {work.__name__: partial(work, run) for work in (
-        proving.errors, proving.dynamic_outputs, proving.partition, _kill_one, making.describe,
+        proving.errors, proving.dynamic_outputs, proving.partition, _kill_one, making.describe, proving.same_plan,
     )}  # fmt: skip
     run.in_parallel(2, small)
 
