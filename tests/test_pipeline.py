@@ -10,7 +10,7 @@ import pytest
 import enginery
 from enginery import storage
 from enginery.backends import onnxruntime
-from enginery.errors import NoCandidateError, UnknownNameError
+from enginery.errors import DataError, GraphError, NoCandidateError, UnknownNameError, UsageError
 from enginery.pipeline import RECORD
 from enginery.plain import from_json
 from enginery.records import OptimizeRecord
@@ -93,3 +93,26 @@ def test_a_plan_of_another_model_is_refused_before_anything_is_built(small_model
     with pytest.raises(UnknownNameError, match="the precision plan names 'nowhere', which the graph does not have"):
         enginery.optimize(small_model, plan=plan, output=tmp_path / "out.engine", backends=["onnxruntime"])
     assert not (tmp_path / "out.engine").exists()
+
+
+@pytest.mark.parametrize(
+    ("asked", "kind", "said"),
+    [
+        ({"precision": "int8"}, GraphError, "no QuantizeLinear nodes; give recorded inputs to calibrate with"),
+        ({"plan": PrecisionPlan("fp32", {"first": "int8"})}, GraphError, "nothing quantises what they read; give"),
+        ({"precision": "fp16", "calibration": "held.npz"}, UsageError, "was given, and fp16 needs none"),
+        ({"calibration_method": "minmx"}, UnknownNameError, "did you mean 'minmax'"),
+        ({"max_drop": {"top1": 0.01}}, DataError, "a bound on top1 was given, and there are no labels; give data"),
+        ({"resume": __file__}, UsageError, "test_pipeline.py, to resume from, is a file; name the folder"),
+    ],
+)
+def test_what_no_candidate_could_follow_is_refused_before_anything_is_built(
+    small_model, tmp_path, monkeypatch, *, asked, kind, said
+):
+    """The error names what was given and what it lacks, not a missing backend."""
+    monkeypatch.setattr(onnxruntime, "build", None)
+    small_model.graph.node(0).name = "first"
+    with pytest.raises(kind) as caught:
+        enginery.optimize(small_model, output=tmp_path / "a.engine", shapes={"x": "1..8x4"}, limit_s=0.1, **asked)
+    assert said in str(caught.value)
+    assert not list(tmp_path.iterdir())

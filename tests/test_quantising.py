@@ -10,11 +10,18 @@ import pytest
 
 from enginery import steps
 from enginery.backends.base import Capabilities, Design
-from enginery.errors import DataError, GraphError, UsageError
+from enginery.errors import DataError, GraphError, UnknownNameError, UsageError
 from enginery.graph import files
 from enginery.graph.base import quantisable
 from enginery.progress import Progress
-from enginery.quantising import Calibration, Quantiser, make_quantiser, quantise_contestants, quantised
+from enginery.quantising import (
+    Calibration,
+    Quantiser,
+    check_calibration,
+    make_quantiser,
+    quantise_contestants,
+    quantised,
+)
 from enginery.spec import BuildSpec, PrecisionPlan, parse_shapes
 from enginery.tuning.candidates import GRAPH, Contestant
 
@@ -129,9 +136,29 @@ def test_one_build(design, images):
     small, same = quantised(design, BuildSpec(SHAPES), OFFERED, None, weight_bits=8)
     assert same == BuildSpec(SHAPES)
     assert small.path.stat().st_size < 0.8 * design.path.stat().st_size
-    with pytest.raises(UsageError, match="data to calibrate with was given, and fp32 needs none"):
-        quantised(design, BuildSpec(SHAPES), OFFERED, given)
+    by_hand = replace(design, path=design.path.with_suffix(".py"))
+    with pytest.raises(UsageError, match="built by hand is no graph that could be quantised"):
+        quantised(by_hand, spec, OFFERED, given)
     assert make_quantiser(None, "minmax", None, SHAPES, design.path.parent, Progress()) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "kind", "said"),
+    [
+        ((["data"], "minmax", ["fp32"]), UsageError, "data to calibrate with was given, and fp32 needs none; ask for"),
+        ((["data"], "minmx", ["int8"]), UnknownNameError, "method of calibration 'minmx'; did you mean 'minmax'"),
+        ((None, "entropy", ["fp16"]), UsageError, "'entropy' says how to calibrate, and there is no data"),
+        ((["data"], "minmax", ["int8"], 4), UsageError, "both were asked for: 4 bits for weights alone, and int8 for"),
+    ],
+)
+def test_what_is_given_for_nothing(given, kind, said):
+    """It is refused before a long export, never passed over; ``best`` and a plan with int8 in it take data."""
+    with pytest.raises(kind) as caught:
+        check_calibration(*given)
+    assert said in str(caught.value)
+    check_calibration(["data"], "entropy", ["best"])
+    check_calibration(["data"], "minmax", ["fp16", "int8"])
+    check_calibration(None, "minmax", ["fp32"], 4)
 
 
 def test_contestants(design, images):

@@ -15,7 +15,7 @@ from enginery.machine import describe_machine
 from enginery.plain import from_plain
 from enginery.preparation import asked_precision, check_asked, choose_backend, make_design, reference_of
 from enginery.progress import Progress
-from enginery.quantising import make_quantiser, quantised
+from enginery.quantising import check_calibration, make_quantiser, quantised
 from enginery.records import DryRunRecord, FindingRecord
 from enginery.sources import opened
 from enginery.spec import BuildSpec, Option, PrecisionPlan, Shape, SourceOptions, SourceSpec
@@ -69,6 +69,7 @@ def dry_run(
     spec = BuildSpec(
         dict(shapes or {}), word, dict(options or {}), tuple(profiles), values=dict(values or {}), plan=plan
     )
+    check_calibration(calibration, calibration_method, (word, *(plan.words if plan else ())), weight_bits)
     asked = SourceSpec.of(example_inputs, **said)
     with tempfile.TemporaryDirectory(prefix="enginery-") as name, opened(source, asked) as found:
         folder = Path(name)

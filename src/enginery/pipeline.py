@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from enginery import preparation, steps, storage
 from enginery.environments import find_python
+from enginery.errors import DataError, UsageError
 from enginery.graph.base import check_plan, load_model
 from enginery.machine import describe_machine
 from enginery.plain import to_json, to_plain
 from enginery.progress import Progress
-from enginery.quantising import Quantiser, make_quantiser, quantise_contestants
+from enginery.quantising import Quantiser, check_calibrated, check_calibration, make_quantiser, quantise_contestants
 from enginery.records import FileRecord, OptimizeRecord
 from enginery.sources import opened
 from enginery.spec import (
@@ -140,6 +141,8 @@ def optimize(
     Raises:
         SourceError: the source cannot be taken.
         EnvironmentSetupError: an environment's interpreter is not there.
+        UsageError: what was given goes with nothing that was asked for.
+        DataError: a bound needs labels, and the data has none; or no range follows from the calibration data.
         NoCandidateError: no candidate was accepted; the message lists every reason.
         OutputError: the engine cannot be written.
 
@@ -175,6 +178,9 @@ def optimize(
         bench=BenchSpec(limit_s=limit_s),
     )
     progress = progress or Progress()
+    given = calibration if calibration is not None else spec.calibration or None
+    check_calibration(given, spec.calibration_method, spec.plan.words if spec.plan is not None else (spec.precision,))
+    _check_folder(spec.resume)
     output = Path(output) if output is not None else _default_output(source)
     storage.refuse_to_replace(output.absolute())
     for python in spec.environments.values():
@@ -186,8 +192,10 @@ def optimize(
         prepared = preparation.prepare(compared, folder, shapes=spec.shapes, simplify=spec.simplify, progress=progress)
         if spec.plan is not None:
             check_plan(load_model(prepared.path), spec.plan)  # a slip in a name is told before anything is built
+        if given is None and network is None:
+            check_calibrated(prepared.path, spec.precision, spec.plan)
         cases = preparation.make_cases(prepared, data=data, ranges=ranges, seed=spec.verify.seed, say=progress.say)
-        given = calibration if calibration is not None else spec.calibration or None
+        _check_labels(cases, spec.verify)
         examples = compared.example_feeds() if given is not None else None
         quantiser = make_quantiser(given, spec.calibration_method, examples, spec.shapes, folder, progress)
         race = _race(prepared, network, cases, spec, quantiser, folder=folder, progress=progress)
@@ -287,6 +295,19 @@ def _save(built: Path, record: OptimizeRecord, output: Path, progress: Progress)
     storage.write_manifest(built, replace(manifest, files={**manifest.files, **files}))
     storage.adopt_folder(built, output)
     return record
+
+
+def _check_folder(resume: str | None) -> None:
+    """Raise `UsageError` where what a search shall keep its measurements in is a file."""
+    if resume is not None and Path(resume).is_file():
+        raise UsageError(f"{resume}, to resume from, is a file", mend="name the folder of an earlier run, or a new one")
+
+
+def _check_labels(cases: CaseSet, spec: VerifySpec) -> None:
+    """Raise `DataError` where a bound needs labels, and no case has any: no engine could hold it."""
+    if "top1" in spec.max_drop and all(case.labels is None for case in cases.cases):
+        mend = "give data that has an array called 'labels' (--data), or bound 'agreement' or 'cosine' instead"
+        raise DataError("a bound on top1 was given, and there are no labels", mend=mend)
 
 
 def _said(calibration: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from enginery import storage
 from enginery.backends.base import Capabilities, Design
 from enginery.caches import cache_folder
-from enginery.errors import GraphError, ManifestError, UsageError
+from enginery.errors import GraphError, ManifestError, UnknownNameError, UsageError
 from enginery.graph.base import Ranges
 from enginery.plain import from_json, to_json
 from enginery.progress import Progress
 from enginery.records import TensorInfo
-from enginery.spec import BuildSpec, PrecisionPlan, Shape
+from enginery.spec import CALIBRATION_METHODS, BuildSpec, PrecisionPlan, Shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,9 +25,13 @@ if TYPE_CHECKING:
 
     Feeds = Mapping[str, np.ndarray[Any, np.dtype[Any]]]
 
-__all__ = ["Calibration", "Quantiser", "make_quantiser", "quantise_contestants", "quantised"]
+__all__ = [
+    "Calibration", "Quantiser", "check_calibrated", "check_calibration", "make_quantiser", "quantise_contestants",
+    "quantised",
+]  # fmt: skip
 
 _REASON = "all that can read it do"
+_LOW = frozenset({"int8", "fp8"})
 _FORMAT = "1"  # of the ranges that are kept; a change of how they are found changes it
 
 
@@ -151,6 +155,46 @@ class Quantiser:
         return cache_folder("ranges") / f"{hashlib.sha256(text.encode()).hexdigest()}.json"
 
 
+def check_calibration(data: Any, method: str, words: Collection[str], weight_bits: int | None = None) -> None:
+    """Refuse what no build could use, before a long export.
+
+    Args:
+        data: to calibrate with; None where none was given.
+        method: how ranges shall follow from it.
+        words: the precisions that were asked for, ``best`` perhaps.
+        weight_bits: of weights that shall be stored in so many bits.
+
+    Raises:
+        UnknownNameError: there is no such method.
+        UsageError: data, method or bits were given for nothing.
+    """
+    if method not in CALIBRATION_METHODS:
+        raise UnknownNameError.from_choices("method of calibration", method, CALIBRATION_METHODS)
+    if data is None and method != CALIBRATION_METHODS[0]:
+        mend = "give the data too: --calibration PATH, or calibration=... in Python"
+        raise UsageError(f"{method!r} says how to calibrate, and there is no data to calibrate with", mend=mend)
+    low = _LOW & set(words)
+    if data is not None and not low and "best" not in words:
+        mend = "ask for int8 or fp8, or leave the calibration data out"
+        asked = " and ".join(dict.fromkeys(words))
+        raise UsageError(f"data to calibrate with was given, and {asked} needs none", mend=mend)
+    if weight_bits is not None and low:
+        mend = "leave one of the two out"
+        said = f"{weight_bits} bits for weights alone, and {min(low)} for weights and activations"
+        raise UsageError(f"both were asked for: {said}", mend=mend)
+
+
+def check_calibrated(graph: Path, precision: str, plan: PrecisionPlan | None) -> None:
+    """Raise `GraphError` where INT8 or FP8 is asked for, and a graph that nobody gave data for has no such nodes."""
+    from enginery.graph import base
+
+    model = base.load_model(graph)
+    if plan is not None:
+        base.check_quantised(model, plan)
+    elif precision in _LOW:
+        base.make_plan(model, precision)
+
+
 def make_quantiser(  # noqa: PLR0917 - what a build knows
     data: Any,
     method: str,
@@ -169,23 +213,23 @@ def quantised(
     """Return what a backend shall build for a spec: with INT8 or FP8 in the graph, and the plan that says where.
 
     Args:
-        design: a graph; one that is quantised already is returned as it is.
+        design: a graph.
         spec: the precision, and the plan where there is one.
         offered: of the backend; it says in which form it reads INT8.
         quantiser: of the user's data; None where there is none.
         weight_bits: 8 or 4 to store the weights of matrix products in so many bits, whatever they compute in.
 
     Raises:
-        UsageError: data was given for a precision that needs none.
+        UsageError: a network that is built by hand was to be quantised.
         GraphError: INT8 or FP8 was asked for, and there is neither data nor a quantised graph.
     """
-    if design.path.suffix != ".onnx" or (quantiser is None and weight_bits is None):
+    if quantiser is None and weight_bits is None:
         return design, spec
-    low = {spec.precision, *(spec.plan.nodes.values() if spec.plan else ())} & {"int8", "fp8"}
+    if design.path.suffix != ".onnx":
+        mend = "leave calibration data and weight bits out: what it computes in, its own functions say"
+        raise UsageError("a network that is built by hand is no graph that could be quantised", mend=mend)
+    low = _LOW & {spec.precision, *(spec.plan.nodes.values() if spec.plan else ())}
     if quantiser is None or not low:
-        if quantiser is not None:
-            mend = "ask for int8 or fp8, or leave the calibration data out"
-            raise UsageError(f"data to calibrate with was given, and {spec.precision} needs none", mend=mend)
         return _with_small_weights(design, weight_bits or 8), spec
     plan = spec.plan or _full_plan(design, spec.precision, offered.int8_rest)
     form = "fp8" if "fp8" in low else offered.int8_form

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 __all__ = [
+    "CALIBRATION_METHODS",
     "DROPS",
     "HERE",
     "OBJECTIVES",
@@ -51,6 +52,9 @@ OBJECTIVES = ("latency", "throughput", "size")
 DROPS = ("top1", "agreement", "cosine")
 """Metrics whose fall may be bounded: the share of labels that are right, the share of rows whose highest score stands
 where the reference's does (1 for the reference), the cosine to the reference (likewise 1)."""
+
+CALIBRATION_METHODS = ("minmax", "entropy", "percentile")
+"""How a range of INT8 may follow from the values seen."""
 
 _MAX_SIZE = 2**31 - 1
 _SHAPE_HELP = "write it as NAME=DIMxDIMx..., each DIM as 3, 1..8, 1..8..32 or batch:1..8..32"
@@ -486,6 +490,8 @@ class OptimizeSpec:
         check_precision(self.precision)
         if self.objective not in OBJECTIVES:
             raise UnknownNameError.from_choices("objective", self.objective, OBJECTIVES)
+        if self.calibration_method not in CALIBRATION_METHODS:
+            raise UnknownNameError.from_choices("method of calibration", self.calibration_method, CALIBRATION_METHODS)
         _check_positive("the time limit", self.job_limit_s)
         if not 0 <= self.search_limit_s < math.inf:
             raise UsageError(f"the time limit of a search is {self.search_limit_s}", mend="give 0 or a number above it")

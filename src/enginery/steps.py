@@ -31,7 +31,7 @@ from enginery.preparation import (
     reference_outputs,
 )
 from enginery.progress import Listener, Progress, listening, within
-from enginery.quantising import make_quantiser, quantised
+from enginery.quantising import check_calibration, make_quantiser, quantised
 from enginery.records import (
     BenchRecord,
     DoctorRecord,
@@ -252,6 +252,7 @@ def build(
     progress.plan(("export", 5.0), *([("simplify", 5.0)] if simplify else []), (building, 3.0))
     word, plan = asked_precision(precision, plan)
     spec = BuildSpec(dict(shapes or {}), word, dict(options or {}), tuple(profiles), dict(values or {}), plan)
+    check_calibration(calibration, calibration_method, (word, *(plan.words if plan else ())), weight_bits)
     if backend is not None:
         check_asked(backend, spec)
     storage.refuse_to_replace(output)

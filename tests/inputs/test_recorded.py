@@ -275,6 +275,7 @@ def test_unreadable_data_is_named(tmp_path):
     (tmp_path / "notes.txt").write_text("x")
     (tmp_path / "void").mkdir()
     np.savez(tmp_path / "pickle.npz", x=np.array([{}], dtype=object))
+    (tmp_path / "text.npz").write_text("hello")
     np.save(tmp_path / "really.npz.npy", ROWS)
     (tmp_path / "really.npz.npy").rename(tmp_path / "really.npz")
     expected = {
@@ -285,6 +286,7 @@ def test_unreadable_data_is_named(tmp_path):
         "notes.txt": "notes.txt is no kind of data known here; name an .npz",
         "void": "void holds no .npy files",
         "pickle.npz": r"pickle.npz holds Python objects \(a pickle\), which are never loaded; save plain arrays",
+        "text.npz": "text.npz is no file of numpy's; write it with numpy.save or numpy.savez",
         "really.npz": "really.npz is a single array; rename it really.npy",
     }
     for name, text in expected.items():

@@ -26,6 +26,9 @@ Say: TypeAlias = Callable[[str], None]
 LABELS = "labels"
 """Name of the array that holds the right class of each row."""
 
+_NUMPYS = (b"\x93", b"P", b"\x80")
+"""What an .npy file, an .npz file and a pickle begin with."""
+
 _UNREADABLE = (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error)
 
 
@@ -190,6 +193,8 @@ def _harmless(array: Array, found: str, wanted: str) -> bool:
 def _unreadable(path: Path, error: Exception) -> DataError:
     if isinstance(error, FileNotFoundError):
         return DataError(f"there is no file {path}", mend="check the path")
+    if "allow_pickle" in str(error) and path.read_bytes()[:1] not in _NUMPYS:  # numpy takes anything else for a pickle
+        return DataError(f"{path} is no file of numpy's", mend="write it with numpy.save or numpy.savez")
     if "allow_pickle" in str(error):
         return DataError(
             f"{path} holds Python objects (a pickle), which are never loaded",

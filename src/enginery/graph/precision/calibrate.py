@@ -15,8 +15,9 @@ from enginery.graph.base import Ranges, sizes_of
 from enginery.graph.files import save_shared
 from enginery.graph.infer import infer_shapes
 from enginery.graph.precision.calibration_data import checked
-from enginery.graph.precision.histogram import METHODS, Histogram
+from enginery.graph.precision.histogram import Histogram
 from enginery.graph.precision.quantisable import OPERATORS, read_tensors
+from enginery.spec import CALIBRATION_METHODS
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -41,8 +42,8 @@ def calibrate(
     say: Callable[[str], None] | None = None,
 ) -> Ranges:
     """Return the ranges of what can be quantised; see `enginery.graph.base.calibrate`."""
-    if method not in METHODS:
-        raise UnknownNameError.from_choices("method of calibration", method, METHODS)
+    if method not in CALIBRATION_METHODS:
+        raise UnknownNameError.from_choices("method of calibration", method, CALIBRATION_METHODS)
     copy = model.clone()
     infer_shapes(copy)
     names = [value.name or "" for value in read_tensors(copy)]

@@ -10,10 +10,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["METHODS", "PERCENTILE", "Histogram"]
-
-METHODS = ("minmax", "entropy", "percentile")
-"""How a range is chosen from the values seen."""
+__all__ = ["PERCENTILE", "Histogram"]
 
 PERCENTILE = 99.99
 """Share of the values that a range by ``percentile`` holds, in percent."""
@@ -60,7 +57,7 @@ class Histogram:
             self._counts += np.histogram(array, bins=2 * _HALF, range=(-self._reach, self._reach))[0]
 
     def range(self, method: str) -> tuple[float, float]:
-        """Return the ends of the range by a method, of `METHODS`."""
+        """Return the ends of the range by a method, of `enginery.spec.CALIBRATION_METHODS`."""
         if method == "minmax" or not self._counts.any():
             return self.low, self.high
         low, high = self._percentile() if method == "percentile" else self._entropy()

@@ -87,8 +87,10 @@ def plan_from_json(text: str) -> PrecisionPlan:
     _check_fields("the precision plan", said, _FIELDS)
     if (found := said.get("format", _FORMAT)) != _FORMAT:
         mend = "read it with the Enginery that wrote it, or make it anew"
-        raise UsageError(f"the precision plan has format {found}, and this Enginery reads format {_FORMAT}", mend=mend)
-    own = _word("all other nodes", said.get("precision"))
+        raise UsageError(
+            f"the precision plan has format {found!r}, and this Enginery reads format {_FORMAT}", mend=mend
+        )
+    own = _word("every other node", said.get("precision"))
     nodes = said.get("nodes", {})
     if not isinstance(nodes, Mapping):
         raise UsageError('"nodes" of the precision plan is no JSON object', mend=_MEND)
