@@ -77,14 +77,15 @@ def list_jobs(models: Sequence[str], convolutional: Sequence[str], *, largest: i
     """
     wide = f"1..{max(1, largest // 4)}..{largest}"
     timed = [model for model in TIMED if model in models]
-    jobs = [Job(model, "fp16", wide, (1, largest), level=-1) for model in timed]
-    jobs += [Job(model, "fp16", str(batch), level=-1) for model in timed for batch in (1, largest)]
-    jobs += [Job(model, "fp16", str(largest), level=-1, tanh=True) for model in timed if model != "resnet50"]
+    jobs = [Job(model, "fp16", str(batch), level=-1) for model in timed for batch in (1, largest)]
     if "resnet50" in models:
         jobs.append(Job("resnet50", "fp16", str(largest), pixels=True, level=-1))
-        jobs.append(Job("resnet50", "int8", wide, (1, largest), level=-1))
+        jobs += [Job("resnet50", precision, wide, (1, largest), level=-1) for precision in ("fp16", "int8")]
     if "bert" in models:
-        jobs += [Job("bert", "fp16", str(batch), kept=KEPT, level=-1) for batch in (1, largest)]
+        jobs += [Job("bert", "fp16", str(batch), kept=KEPT, level=-1) for batch in (largest, 1)]
+    transformers = [model for model in timed if model != "resnet50"]
+    jobs += [Job(model, "fp16", wide, (1, largest), level=-1) for model in transformers]
+    jobs += [Job(model, "fp16", str(largest), level=-1, tanh=True) for model in transformers]
     later = [model for model in models if model not in ("resnet50", "vit", "bert", "detector")]
     order = [model for model in ("resnet50", *later, "vit", "bert", "detector") if model in models]
     for model in order:

@@ -70,6 +70,11 @@ class Run:
         return self.batches[-1]
 
     @property
+    def proving_gpu(self) -> int:
+        """Where things are proved while engines are built: with three or more, a GPU that nothing else uses."""
+        return self.gpus - 1 if self.gpus > 2 else 0
+
+    @property
     def real(self) -> bool:
         """Whether TensorRT is measured; else this is a trial with another backend."""
         return self.backend == "tensorrt"
@@ -138,8 +143,8 @@ class Run:
     def side(self, label: str, module: str = ENGINES, **variables: str) -> Iterator[Side]:
         """Start a side for a few requests; its log is named by the label."""
         python = self.python if module == ENGINES else self.torch_python
-        if self.building:  # the first GPU is for the baselines and the many small builds
-            variables = {**on_gpu(self.gpus - 1), **variables}
+        if self.building:
+            variables = {**on_gpu(self.proving_gpu), **variables}
         with Side(python, module, self.work / "logs" / f"{label}.log", variables, self.left) as side:
             yield side
 

@@ -64,6 +64,7 @@ def _cached_build(run: Run, path: Path, key: str, *, small: bool = False) -> dic
         graph=run.work / "plain" / "plain.onnx" if small else run.graph("resnet50"),
         output=run.work / "engines" / f"cache-{key}.engine", backend=run.backend, precision=run.precision(job),
         shapes={"x": "1..4..8x64"} if small else run.shapes(job), options=options,
+        variables=on_gpu(run.gpus - 1) if run.building else {},
     )  # fmt: skip
     return {**found, "cache_bytes": path.stat().st_size if path.is_file() else 0}
 
@@ -213,7 +214,7 @@ def environments(run: Run) -> None:
 def wrapper(run: Run) -> str:
     """Return an interpreter that finds this Enginery: an environment has its packages, and no variables of ours."""
     path = run.work / "trt8-python"
-    last = on_gpu(run.gpus - 1) if run.building else {}
+    last = on_gpu(run.proving_gpu) if run.building else {}
     lines = [f"export PYTHONPATH={ROOT / 'src'}", *(f"export {name}={value}" for name, value in last.items())]
     path.write_text("\n".join(["#!/bin/sh", *lines, f'exec {run.python} "$@"', ""]), encoding="utf-8")
     path.chmod(0o755)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
@@ -64,20 +65,24 @@ class _Yard:
 def build(run: Run) -> None:
     """Build what there is time for; what proves something without being timed, and baselines, go on beside.
 
-    With one GPU all share it. With more, the first is for the baselines and for what is not timed, and the last is for
-    what proves something, which includes builds that are compared with one another; then it builds too.
+    With one GPU all share it. With more, the first is for the baselines and for what is not timed, and then for the
+    rest; the last is for builds that are compared with one another first, and of three or more for all that proves
+    something. In between, an engine whose speed is asked has a GPU for itself.
     """
     yard = _Yard(run)
     (run.work / "timings").mkdir(parents=True, exist_ok=True)
     run.building = True
-    alone = run.gpus == 1
     try:
-        with ThreadPoolExecutor(max_workers=run.jobs + run.gpus + 1) as pool:
-            futures = [pool.submit(_work, run, yard, f"0-{number}", 0, timed=alone) for number in range(run.jobs)]
-            futures += [pool.submit(_work, run, yard, str(gpu), gpu, timed=True) for gpu in range(1, run.gpus - 1)]
-            futures += [pool.submit(_prove_alone if alone else _prove_all, run, yard)]
-            futures += [pool.submit(making.prepare_baselines, run)]
-            for future in futures:
+        with ThreadPoolExecutor(max_workers=run.jobs + run.gpus + 4) as pool:
+            shared = [pool.submit(_work, run, yard, f"0-{at}", 0, timed=run.gpus == 1) for at in range(run.jobs)]
+            shared.append(pool.submit(making.prepare_baselines, run))
+            if run.gpus < 3:
+                shared.append(pool.submit(_prove_alone, run))
+            futures = [pool.submit(_work, run, yard, str(gpu), gpu, timed=True) for gpu in range(1, run.gpus - 1)]
+            if run.gpus > 1:
+                futures.append(pool.submit(_prove_beside if run.gpus > 2 else _compare_first, run, yard))
+                futures.append(pool.submit(_work_after, shared, run, yard))
+            for future in (*shared, *futures):
                 future.result()
     finally:
         run.building = False
@@ -86,21 +91,35 @@ def build(run: Run) -> None:
         run.store.put("references", **{model: run.told(model, "cases") for model in run.models})
 
 
-def _prove_alone(run: Run, _: _Yard) -> None:
+def _prove_alone(run: Run) -> None:
     small = {work.__name__: partial(work, run) for work in (
         proving.errors, proving.dynamic_outputs, proving.partition, _kill_one, making.describe, proving.same_plan,
     )}  # fmt: skip
     run.in_parallel(2, small)
 
 
-def _prove_all(run: Run, yard: _Yard) -> None:
-    """Prove everything on a GPU that nothing else uses, the builds that are compared with nothing beside them."""
-    _prove_alone(run, yard)
+def _prove_beside(run: Run, yard: _Yard) -> None:
+    """Prove everything on the last GPU, the builds that are compared with nothing beside them; then build there."""
+    _prove_alone(run)
     proving.cache(run)
     with ThreadPoolExecutor(max_workers=1) as pool:
         optimised = pool.submit(proving.environments, run)
         _work(run, yard, str(run.gpus - 1), run.gpus - 1, timed=True)
         optimised.result()
+
+
+def _compare_first(run: Run, yard: _Yard) -> None:
+    """Compare builds on the last GPU with nothing beside them, once there is a graph; then build there."""
+    while run.told("resnet50") is None and time.monotonic() < run.build_until:
+        time.sleep(0.2)
+    proving.cache(run)
+    _work(run, yard, str(run.gpus - 1), run.gpus - 1, timed=True)
+
+
+def _work_after(others: Sequence[Future[None]], run: Run, yard: _Yard) -> None:
+    """Build on the first GPU what is timed, once nothing else uses it."""
+    wait(others)
+    _work(run, yard, "0", 0, timed=True)
 
 
 def _kill_one(run: Run) -> None:
