@@ -65,6 +65,29 @@ def test_a_file_is_stable(model, precision):
     assert before.SerializeToString(deterministic=True) == after.SerializeToString(deterministic=True)
 
 
+def test_what_the_graph_has_in_another_type_is_told_as_it_is(read):
+    """A node that is float16 by itself computes in fp16; one of float64, or of another narrow type, says so."""
+    model = read("""
+        g (float16[2] h, double[2] d, float[2] x) => (float16[2] a, double[2] b, float[2] c) {
+            a = Exp(h) b = Exp(d) c = Exp(x)
+        }""")
+    assert settle_plan(model, PrecisionPlan("fp16")) == {
+        "a": ("fp16", ""),
+        "b": ("fp32", "the graph has it in double, and only what is float32 is cast"),
+        "c": ("fp16", ""),
+    }
+    found = settle_plan(model, PrecisionPlan("bf16"))
+    assert found["a"] == ("fp32", "the graph has it in float16, and only what is float32 is cast")
+    assert found["c"] == ("bf16", "")
+
+
+def test_a_plan_that_changes_nothing_says_so(read):
+    """A graph without float32 stays as it is, with a word."""
+    said = []
+    apply_plan(read("g (float16[2] h) => (float16[2] y) { y = Exp(h) }"), PrecisionPlan("bf16"), say=said.append)
+    assert said == ["no tensor of the graph became narrower: none of float32 can"]
+
+
 def test_a_plan_without_a_graph_has_the_nodes_that_it_names():
     """Such a plan survives as text."""
     plan = PrecisionPlan("fp16", {"/a/Softmax": "fp32"}, {"/a/Softmax": "its inputs reach 1e5"})

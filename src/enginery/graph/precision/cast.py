@@ -41,7 +41,7 @@ def apply_plan(
     typed = prepared(model, asked)
     caster = _Caster(typed, Types(typed, plan, convert_io=convert_io))
     caster.run()
-    for note in caster.losses.notes():
+    for note in caster.notes():
         if say is not None:
             say(note)
     return typed
@@ -87,6 +87,13 @@ class _Caster:
             else:
                 self._insert_casts(edit)
         self._drop_empty_casts()
+
+    def notes(self) -> tuple[str, ...]:
+        """Say what a user should know of what was changed."""
+        full = self.types.full
+        if any(edit.made != full or edit.wanted not in ([], [full]) for edit in self.edits.values()):
+            return self.losses.notes()
+        return ("no tensor of the graph became narrower: none of float32 can",)
 
     def _edit(self, value: ir.Value) -> _Edit:
         reads = []

@@ -54,7 +54,8 @@ def quantize(
     if chosen and not any(is_op(node, "DequantizeLinear") for node in all_nodes(copy)):
         raise GraphError(f"no matrix product of the graph has a weight for {form}", mend="leave --weight-bits out")
     if say is not None:
-        say(f"quantised {counted}, by {ranges.method} over {ranges.batches} batches")
+        by = f", by {ranges.method} over {ranges.batches} batches" if ranges.batches else ""  # weights alone need none
+        say(f"quantised {counted}{by}")
     return copy
 
 

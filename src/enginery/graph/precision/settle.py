@@ -46,7 +46,8 @@ def settle_plan(model: ir.Model, plan: PrecisionPlan) -> dict[str, tuple[str, st
         if not node.name or node.name not in own or not _matters(node, plan):
             continue
         precision, reason = _as_asked(node, plan)
-        if precision in _LOW and types.of_node[node] != low_type(precision) and not is_op(node, *_FOLLOWERS):
+        takes_it = types.of_node[node] == low_type(precision) or _own_types(node) == {low_type(precision).name}
+        if precision in _LOW and not takes_it and not is_op(node, *_FOLLOWERS):
             precision, reason = "fp32", _why_not(node, precision, types.version, in_sizes=node in sizes)
         found[node.name] = precision, reason
     return found
@@ -67,12 +68,20 @@ def _matters(node: ir.Node, plan: PrecisionPlan) -> bool:
     return any(value.dtype is None or value.dtype.name in _FLOATING for value in values)
 
 
+def _own_types(node: ir.Node) -> set[str]:
+    """Return the floating-point types of a node's tensors, as the graph has them."""
+    values = [value for value in (*node.inputs, *node.outputs) if value is not None and value.dtype is not None]
+    return {value.dtype.name for value in values if value.dtype is not None} & set(_FLOATING)
+
+
 def _why_not(node: ir.Node, precision: str, version: int, *, in_sizes: bool) -> str:
     """Say why a node stays in float32 where less was asked for."""
     if in_sizes:
         return f"it computes sizes or indices, which {precision} would round"
     if node.domain:
         return f"{node.domain}.{node.op_type} is no operator of ONNX's own, so nothing says that it takes {precision}"
+    if (own := _own_types(node)) and "FLOAT" not in own:
+        return f"the graph has it in {' and '.join(sorted(own)).lower()}, and only what is float32 is cast"
     inputs, outputs = castable_slots(node, version, low_type(precision))
     if not (inputs or outputs):
         return f"{node.op_type} has nothing that ONNX lets be {precision} here"
