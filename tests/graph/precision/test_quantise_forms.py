@@ -85,11 +85,95 @@ def test_one_branch_of_a_sum_or_both(model, data):
     """What ends a convolution is at hand in full, unless all is in integers."""
     one = quantize(model, data, form="symmetric")
     assert (read_by(one, "sum", 0), read_by(one, "sum", 1)) == ("Conv", "DequantizeLinear")
+    unsigned = quantize(model, data, form="asymmetric")
+    assert (read_by(unsigned, "sum", 0), read_by(unsigned, "sum", 1)) == ("DequantizeLinear", "DequantizeLinear")
+    assert read_by(unsigned, "first", 2) == ""
     whole = quantize(model, data, form="whole")
     assert (read_by(whole, "sum", 0), read_by(whole, "sum", 1)) == ("DequantizeLinear", "DequantizeLinear")
     assert read_by(whole, "first", 2) == "DequantizeLinear"
     assert {"b1_first_quantized", "b2_second_quantized"} <= set(whole.graph.initializers)
     assert whole.graph.initializers["b1_first_quantized"].dtype == ir.DataType.INT32
+
+
+ATTENTION = """<ir_version: 9, opset_import: ["": 17]> attention (float[n, 8, 16] x) => (float[n, 8, 16] y) {
+    [query] q = MatMul(x, w1)
+    [key] k = MatMul(x, w2)
+    [turn] t = Transpose <perm = [0, 2, 1]> (k)
+    [scores] s = MatMul(q, t)
+    [soft] p = Softmax(s)
+    [mix] y = MatMul(p, q)
+}"""
+
+
+def with_weights(text: str, **sizes: tuple[int, ...]) -> ir.Model:
+    """Return a network whose weights are random, from a fixed seed."""
+    random, found = np.random.default_rng(0), ir.from_onnx_text(text)
+    for name, size in sizes.items():
+        tensor = ir.tensor(np.float32(0.2) * random.standard_normal(size).astype(np.float32), name=name)
+        value = next(one for node in found.graph for one in node.inputs if one is not None and one.name == name)
+        value.const_value, value.shape, value.type = tensor, tensor.shape, ir.TensorType(ir.DataType.FLOAT)
+        found.graph.register_initializer(value)
+    return found
+
+
+def quantiser_of(model: ir.Model, name: str, index: int) -> ir.Node:
+    """Return the QuantizeLinear whose numbers a node's input holds."""
+    node = next(node for node in model.graph if node.name == name)
+    return node.inputs[index].producer().inputs[0].producer()
+
+
+def test_products_of_two_activations(run):
+    """OpenVINO's attention has no zero points: what may be negative is signed, what a Softmax makes is not."""
+    model = with_weights(ATTENTION, w1=(16, 16), w2=(16, 16))
+    data = [{"x": np.random.default_rng(1).uniform(-1, 3, (2, 8, 16)).astype(np.float32)}]
+    result = quantize(model, data, form="asymmetric")
+    found = {
+        (name, index): quantiser_of(result, name, index)
+        for name, index in (("query", 0), ("scores", 0), ("scores", 1), ("mix", 0), ("mix", 1))
+    }
+    kinds = {place: node.inputs[2].dtype.name for place, node in found.items()}
+    assert kinds == {
+        ("query", 0): "UINT8", ("scores", 0): "INT8", ("scores", 1): "INT8", ("mix", 0): "UINT8", ("mix", 1): "INT8"
+    }  # fmt: skip
+    points = {place: int(node.inputs[2].const_value.numpy()) for place, node in found.items()}
+    assert points.pop(("query", 0)) > 0
+    assert not any(points.values())
+    assert found["scores", 0] is found["mix", 1]
+    (expected,), (answer,) = run(model, **data[0]), run(result, **data[0])
+    assert np.linalg.norm(answer - expected) < 0.03 * np.linalg.norm(expected)
+
+
+POOLED = """<ir_version: 9, opset_import: ["": 17]> pooled (float[n, 3, 8, 8] x) => (float[n, 4, 4, 4] y) {{
+    [first] a = Conv <pads = [1, 1, 1, 1]> (x, w1)
+    [pool] m = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a)
+    [second] {second}
+}}"""
+ALONE = "y = Conv (m, w2)"
+BESIDE = """c = Conv (m, w2)
+    [beside] r = Relu(m)
+    [sum] y = Mul(c, r)"""
+
+
+@pytest.mark.parametrize(("second", "before"), [(ALONE, "DequantizeLinear"), (BESIDE, "Conv")])
+def test_quantised_before_pooling(data, run, second, before):
+    """For OpenVINO, unless somebody else reads what is pooled; not a bit of the answer changes."""
+    model = with_weights(POOLED.format(second=second), w1=(4, 3, 3, 3), w2=(4, 4, 1, 1))
+    ranges = calibrate(model, data)
+    result = quantize(model, ranges, form="asymmetric")
+    assert read_by(result, "pool", 0) == before
+    assert read_by(result, "second", 0) == "DequantizeLinear"
+    after = quantiser_of(result, "second", 0)
+    pool = next(node for node in result.graph if node.name == "pool")
+    if before == "DequantizeLinear":
+        scales = [
+            value.const_value.numpy() for value in (*quantiser_of(result, "pool", 0).inputs[1:], *after.inputs[1:])
+        ]
+        assert scales[:2] == scales[2:]
+    (found,) = run(result, **data[0])
+    if before == "DequantizeLinear":  # as if it were quantised behind the pooling alone
+        pool.replace_input_with(0, quantiser_of(result, "pool", 0).inputs[0])
+    (expected,) = run(result, **data[0])
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_any_set_of_nodes(model, data):

@@ -24,8 +24,13 @@ class Form:
         activation: element type of what is no weight; UINT8 has a zero point, the others are symmetric; empty where
             activations stay as they are.
         weight: element type of weights, symmetric.
-        both_branches: of a sum, whether the branch that a convolution ends is quantised too: a library that computes
-            the sum together with that convolution has it at hand in full.
+        multiplied: element type of activations that are multiplied by activations (attention) where they may be
+            negative; empty where it is that of all. A zero point on such an operand keeps OpenVINO from computing
+            attention as one kernel of integers.
+        both_branches: of a sum, whether the branch that a convolution ends is quantised too. TensorRT has it at hand
+            in full; OpenVINO and ONNX Runtime compute the sum with that convolution only where both are integers.
+        before_pooling: whether what only a MaxPool reads, and all behind it read quantised, is quantised before it:
+            the numbers come out the same, and the pooling is of integers.
         whole: whether biases and what a convolution or sum makes are quantised too, for a library that computes
             nothing in integers unless all around a node is.
         block: how many numbers of a weight share a scale; 0 where all of an output channel do.
@@ -34,7 +39,9 @@ class Form:
 
     activation: str = "INT8"
     weight: str = "INT8"
+    multiplied: str = ""
     both_branches: bool = False
+    before_pooling: bool = False
     whole: bool = False
     block: int = 0
     lowest_opset: int = 13
@@ -42,7 +49,7 @@ class Form:
 
 FORMS = {
     "symmetric": Form(),
-    "asymmetric": Form(activation="UINT8"),
+    "asymmetric": Form(activation="UINT8", multiplied="INT8", both_branches=True, before_pooling=True),
     "whole": Form(activation="UINT8", both_branches=True, whole=True),
     "fp8": Form(activation="FLOAT8E4M3FN", weight="FLOAT8E4M3FN", lowest_opset=19),
     "weights8": Form(activation=""),

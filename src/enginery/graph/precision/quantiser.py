@@ -41,6 +41,7 @@ class Quantiser:
         self.activations: dict[ir.Value, ir.Value] = {}
         self.weights: dict[tuple[ir.Value, int | None], ir.Value] = {}
         self.scales: dict[ir.Value, Array] = {}
+        self.multiplied: set[ir.Value] = set()
 
     def run(self, nodes: Sequence[ir.Node]) -> str:
         """Quantise what the nodes read, and what they make where the form asks for it; say how many tensors."""
@@ -48,6 +49,10 @@ class Quantiser:
             makers = [node for node in nodes if is_op(node, "Conv", "ConvTranspose", "Add")]
             self._quantise_results([activation_after(node.outputs[0]) for node in makers])
         read = [(node, slot) for node in nodes for slot in self._slots(node)]
+        if self.form.multiplied:
+            self.multiplied = {slot.value for node, slot in read if _is_of_activations(node)}
+        if self.form.before_pooling:
+            self._quantise_before_pooling(read)
         for node, slot in read:
             made = self._quantise(slot, node)
             node.replace_input_with(slot.index, made)
@@ -81,16 +86,30 @@ class Quantiser:
             self.weights[key] = self._dequantised(slot, reader)
         return self.weights[key]
 
-    def _pair(self, value: ir.Value, reader: ir.Node) -> ir.Value:
-        """Put a pair behind a tensor, for those who will read it."""
+    def _quantise_before_pooling(self, read: Sequence[tuple[ir.Node, Slot]]) -> None:
+        """Put a pair like that behind a MaxPool before it too, where no other node would notice."""
+        quantised = {(node, slot.index) for node, slot in read}
+        for node, slot in read:
+            pool = slot.value.producer()
+            if pool is None or not is_op(pool, "MaxPool") or pool.inputs[0] in self.activations:
+                continue
+            source = pool.inputs[0]
+            alone = source is not None and len(source.uses()) == 1 and not source.is_graph_output()
+            all_read = all((use.node, use.idx) in quantised for use in slot.value.uses())
+            if source is not None and alone and all_read and not slot.value.is_graph_output():
+                self.activations[source] = self._pair(source, node, of=slot.value)
+                pool.replace_input_with(0, self.activations[source])
+
+    def _pair(self, value: ir.Value, reader: ir.Node, *, of: ir.Value | None = None) -> ir.Value:
+        """Put a pair behind a tensor, for those who will read it; its range is that `of` another one, where given."""
         import onnx_ir as ir
 
-        scaled = self._scaled(value)
+        kind, scaled = self._scaled(value if of is None else of)
         name = value.name or ""
-        scale, zero = self._constants(name, scaled, self.form.activation)
+        scale, zero = self._constants(name, scaled, kind)
         self.scales[value] = scaled.scale
         quantise = self._node("QuantizeLinear", [value, scale, zero], name, reader)
-        quantise.outputs[0].type = ir.TensorType(ir.DataType[self.form.activation])
+        quantise.outputs[0].type = ir.TensorType(ir.DataType[kind])
         dequantise = self._node("DequantizeLinear", [quantise.outputs[0], scale, zero], name, reader)
         dequantise.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
         for node in (quantise, dequantise):
@@ -98,14 +117,16 @@ class Quantiser:
         self._put_after(value, (quantise, dequantise))
         return dequantise.outputs[0]
 
-    def _scaled(self, value: ir.Value) -> Scaled:
-        """Choose an activation's scale by the range that was seen."""
+    def _scaled(self, value: ir.Value) -> tuple[str, Scaled]:
+        """Choose an activation's element type and scale by the range that was seen."""
         found = self.ranges.tensors.get(value.name or "")
         if found is None:
             raise GraphError(
                 f"the ranges do not say that of {value.name!r}", mend="calibrate this graph, after it was simplified"
             )
-        return scale_activation(*found, self.form.activation)
+        signed = value in self.multiplied and found[0] < 0
+        kind = self.form.multiplied if signed else self.form.activation
+        return kind, scale_activation(*found, kind)
 
     def _dequantised(self, slot: Slot, reader: ir.Node) -> ir.Value:
         """Write a weight as small numbers, behind what makes floats of them."""
@@ -197,3 +218,8 @@ class Quantiser:
             self.graph.insert_after(producer, nodes)
         else:
             self.graph.insert_before(self.graph[0], nodes)
+
+
+def _is_of_activations(node: ir.Node) -> bool:
+    """Say whether a node multiplies two activations, as attention does."""
+    return is_op(node, "MatMul") and all(slot.weight is None for slot in slots(node))
