@@ -124,6 +124,7 @@ def _run(asked: argparse.Namespace, begin: float) -> Run:
         batches=(1, 3, 8) if trial else BATCHES, tiny=trial, jobs=asked.jobs, gpus=asked.gpus, pattern=asked.engines,
         arrays=dict(pair.split("=", 1) for pair in asked.arrays), deadline=begin + asked.budget,
         build_until=begin + asked.build_until, build_end=begin + asked.build_end,
+        without=tuple(asked.without), quick=tuple(asked.quick),
     )  # fmt: skip
 
 
@@ -172,6 +173,10 @@ def _parser() -> argparse.ArgumentParser:
         "--jobs", type=int, default=4, help="engines built at once on the first GPU: they time their kernels in turns"
     )
     parser.add_argument("--engines", default="*", metavar="PATTERN", help="build those alone, such as '*.int8.*'")
+    parser.add_argument("--without", action="append", default=[], metavar="PATTERN", help="leave those out")
+    parser.add_argument(
+        "--quick", action="append", default=[], metavar="PATTERN", help="build those without regard to speed"
+    )
     parser.add_argument("--gpus", type=int, default=1, help="builds are spread over them; the first is timed on")
     parser.add_argument(
         "--arrays", action="append", default=[], metavar="NAME=VALUE",

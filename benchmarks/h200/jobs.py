@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 
-__all__ = ["BATCHES", "ERRORS", "KEPT", "TANH", "TIMED", "Job", "engine_names", "list_jobs"]
+__all__ = ["BATCHES", "ERRORS", "KEPT", "TANH", "TIMED", "Job", "choose", "engine_names", "list_jobs"]
 
 BATCHES = (1, 7, 128)
 """Verified at each of these."""
@@ -94,6 +95,28 @@ def list_jobs(models: Sequence[str], convolutional: Sequence[str], *, largest: i
         jobs += [Job(model, precision, wide, (1, largest) * (model == "minilm" and precision == "fp16"))
                  for precision in precisions]  # fmt: skip
     return jobs
+
+
+def choose(jobs: Sequence[Job], *, only: str, without: Sequence[str], quick: Sequence[str]) -> list[Job]:
+    """Return the jobs to do, where there is no time for all of them as they should be.
+
+    Args:
+        jobs: all of them.
+        only: a pattern of their names.
+        without: patterns of those that are left out.
+        quick: patterns of those whose speed is not asked, and which get no profiles for it.
+
+    Example:
+        >>> jobs = list_jobs(["vit"], [], largest=4)
+        >>> [job.name for job in choose(jobs, only="vit.fp16.*", without=["*.tanh"], quick=[])]
+        ['vit.fp16.b1', 'vit.fp16.b4', 'vit.fp16.dynamic']
+    """
+
+    def matches(job: Job, patterns: Sequence[str]) -> bool:
+        return any(fnmatch(job.name, pattern) for pattern in patterns)
+
+    left = [job for job in jobs if fnmatch(job.name, only) and not matches(job, without)]
+    return [replace(job, level=_QUICK, narrow=()) if matches(job, quick) else job for job in left]
 
 
 def engine_names(model: str, batch: int) -> dict[str, str]:

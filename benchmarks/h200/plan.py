@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.h200.jobs import TANH, Job, engine_names
+from benchmarks.h200.jobs import TANH, Job, choose, engine_names, list_jobs
 from benchmarks.h200.sides import Side, SideError
 from benchmarks.h200.store import Store
 
@@ -37,6 +37,7 @@ class Run:
         tiny: whether the models are tiny ones, for a trial.
         jobs: how many engines whose speed is not asked are built at once, on the first GPU.
         pattern: of the engines' names; others are not built.
+        without, quick: patterns likewise: see `benchmarks.h200.jobs.choose`.
         gpus: of the machine; builds are spread over them, and whatever is timed runs on the first.
         arrays: variables of the environment in which the engines' interpreter finds PyTorch or CuPy, for arrays of
             the device; empty where it has none.
@@ -60,6 +61,8 @@ class Run:
     deadline: float
     build_until: float
     build_end: float
+    without: tuple[str, ...] = ()
+    quick: tuple[str, ...] = ()
     torch: dict[str, Side] = field(default_factory=dict)
     building: bool = False
     kept: Side | None = None
@@ -78,6 +81,11 @@ class Run:
     def real(self) -> bool:
         """Whether TensorRT is measured; else this is a trial with another backend."""
         return self.backend == "tensorrt"
+
+    def list_jobs(self) -> list[Job]:
+        """Return the engines to build, the most telling first."""
+        jobs = list_jobs(self.models, self.convolutional, largest=self.largest)
+        return choose(jobs, only=self.pattern, without=self.without, quick=self.quick)
 
     def precision(self, job: Job) -> str:
         """Return the precision to ask for: a trial's backend has one only."""

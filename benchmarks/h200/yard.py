@@ -6,13 +6,12 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from fnmatch import fnmatch
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from benchmarks.h200 import making, proving
-from benchmarks.h200.jobs import ERRORS, Job, list_jobs
+from benchmarks.h200.jobs import ERRORS, Job
 from benchmarks.h200.plan import ENGINES, Run, on_gpu
 from benchmarks.h200.sides import Side
 
@@ -30,8 +29,7 @@ class _Yard:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        jobs = list_jobs(run.models, run.convolutional, largest=run.largest)
-        self._left = [job for job in jobs if fnmatch(job.name, run.pattern) and not run.is_built(job)]
+        self._left = [job for job in run.list_jobs() if not run.is_built(job)]
         self._lock = threading.Lock()
 
     def take(self, *, timed: bool) -> Job | None:
@@ -78,6 +76,8 @@ def build(run: Run) -> None:
             shared.append(pool.submit(making.prepare_baselines, run))
             if run.gpus < 3:
                 shared.append(pool.submit(_prove_alone, run))
+            if run.gpus == 2:
+                shared.append(pool.submit(proving.environments, run))
             futures = [pool.submit(_work, run, yard, str(gpu), gpu, timed=True) for gpu in range(1, run.gpus - 1)]
             if run.gpus > 1:
                 futures.append(pool.submit(_prove_beside if run.gpus > 2 else _compare_first, run, yard))
@@ -213,8 +213,7 @@ def _verified(run: Run, side: Side, job: Job) -> dict[str, Any]:
 def verify(run: Run) -> None:
     """Verify what was built and is not verified yet, some at once."""
     known = run.store.found.get("verified", {})
-    jobs = list_jobs(run.models, run.convolutional, largest=run.largest)
-    left = [job for job in jobs if run.is_built(job) and job.name not in known]
+    left = [job for job in run.list_jobs() if run.is_built(job) and job.name not in known]
 
     def one(job: Job) -> None:
         with run.side(f"verify-{job.name}") as side:
