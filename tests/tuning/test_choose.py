@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from enginery.errors import NoCandidateError
@@ -97,6 +99,14 @@ def test_less_than_one_percent_is_no_gap(objective):
     assert chosen == "plain"
     assert told["plain"] == ("chosen", "as good as @old (0.4 % slower), and plainer")
     assert told["@old"][0] == "accepted"
+
+
+def test_what_is_close_in_throughput_is_measured_by_it():
+    """A lower median beside a lower throughput, as of one with many slow calls, is not as good."""
+    uneven = replace(bench(1.0), throughput=4000.0)
+    told, chosen = decide(row("uneven", bench=uneven), row("even", 1.1), objective="throughput")
+    assert chosen == "even"
+    assert told["uneven"][1].startswith("0.55x the throughput of even")
 
 
 def test_throughput_counts_rows():

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,23 @@ import pytest
 from enginery import storage
 from enginery.backends.base import Design
 from enginery.benchmark.base import call_timer
-from enginery.errors import BuildError, HashMismatchError, NoCandidateError, WorkerCrashError, WorkerMemoryError
+from enginery.errors import (
+    BuildError,
+    EngineryError,
+    HashMismatchError,
+    NoCandidateError,
+    WorkerCrashError,
+    WorkerMemoryError,
+)
 from enginery.graph import files
 from enginery.inputs.base import Case, save_cases
 from enginery.progress import Progress
+from enginery.records import VerifyRecord
 from enginery.spec import BenchSpec, OptimizeSpec, parse_shapes
 from enginery.tuning import lane, race
 from enginery.tuning.candidates import GRAPH, PLAIN, Contestant
+from enginery.tuning.lane import Course, Lane
+from enginery.tuning.refine import to_refine
 from enginery.worker import Worker
 
 BENCH = BenchSpec(warmup_ms=2, turn_ms=5, min_samples=3, min_turns=2, stable_within=10, limit_s=0.5)
@@ -306,3 +317,16 @@ def test_reasons_are_one_line_of_bounded_length():
     assert reason.endswith("the cause")
     assert len(reason) < 450
     assert race.reason_of(BuildError("no kernel", mend="use another")) == "no kernel; use another"
+
+
+def test_a_search_begins_with_a_candidate_that_ran(tmp_path):
+    """Of one backend and precision, the first that was built and verified, not the first that is listed."""
+    course = Course(tmp_path, "opt", SPEC)
+    missed = VerifyRecord("reference", "random", (), (), 1.0, 1e-3, passed=False)
+    half = functools.partial(Contestant, role="candidate", backend="toy", precision="fp16")
+    broken = Lane(half("toy fp16"), course, tmp_path, error=EngineryError("it broke", mend="no"))
+    ran = Lane(half("toy fp16 slow=1", options={"slow": 1}), course, tmp_path, verify=missed)
+    wide = Lane(half("toy", precision="fp32"), course, tmp_path, verify=missed)
+    assert to_refine([broken, ran, wide]) == [ran]
+    good = Lane(half("toy fp16 slow=2"), course, tmp_path, verify=replace(missed, error=0.0, passed=True))
+    assert to_refine([broken, good, ran]) == []

@@ -74,8 +74,11 @@ def _plainest(ranked: Sequence[CandidateRecord], listed: Sequence[CandidateRecor
     """Return the best, or the first listed of those that are as good as the best."""
     if objective == "size":
         return ranked[0]
-    limit_ms = _bench(ranked[0]).p50_ms * (1 + _NO_GAP)
-    close = [row for row in ranked if _bench(row).p50_ms <= limit_ms]
+    best = _bench(ranked[0])
+    if objective == "throughput":
+        close = [row for row in ranked if _bench(row).throughput * (1 + _NO_GAP) >= best.throughput]
+    else:
+        close = [row for row in ranked if _bench(row).p50_ms <= best.p50_ms * (1 + _NO_GAP)]
     return next(row for row in listed if row in close)
 
 

@@ -68,9 +68,10 @@ def to_refine(lanes: Sequence[Lane]) -> list[Lane]:
     for lane in lanes:
         contestant = lane.contestant
         mixes = contestant.precision in NARROW and contestant.plan is None
-        if contestant.role == "candidate" and (mixes or _is_quantised(contestant)):
+        ran = lane.error is None and lane.verify is not None
+        if ran and contestant.role == "candidate" and (mixes or _is_quantised(contestant)):
             found.setdefault(_kind(contestant), lane)
-    return [lane for lane in found.values() if lane.error is None and lane.verify and _may_gain(lane)]
+    return [lane for lane in found.values() if _may_gain(lane)]
 
 
 def _may_gain(lane: Lane) -> bool:

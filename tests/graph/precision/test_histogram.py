@@ -61,3 +61,11 @@ def test_what_is_not_finite_is_remembered():
     found.add(np.array([1, np.nan], np.float32))
     assert not found.finite
     assert found.range("minmax") == (1.0, 2.0)
+
+
+def test_numbers_that_are_next_to_nothing():
+    """Bins that no two numbers could tell apart are wider, and the range is still what was seen."""
+    found = Histogram(counting=True)
+    found.add(np.float32([1e-42, -1e-43, 0.0]))
+    low, high = found.range("entropy")
+    assert -2e-43 < low <= 0 <= high < 2e-42

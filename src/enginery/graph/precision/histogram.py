@@ -18,6 +18,7 @@ PERCENTILE = 99.99
 _HALF = 2048  # bins on either side of zero
 _LEVELS = 128
 _STEP = 16
+_LEAST_REACH = 1e-30  # bins narrower than the smallest numbers are none
 
 
 class Histogram:
@@ -65,7 +66,7 @@ class Histogram:
 
     def _widen(self, largest: float) -> None:
         if not self._reach:
-            self._reach = largest
+            self._reach = max(largest, _LEAST_REACH)
         while self._reach < largest:
             pairs = self._counts.reshape(_HALF, 2).sum(axis=1)
             self._counts[:] = 0
