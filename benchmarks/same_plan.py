@@ -236,10 +236,10 @@ def on_tensorrt_8(graph: ir.Model, plan: PrecisionPlan, folder: Path) -> dict[st
     constrain(Api(LIBRARIES["tensorrt"], module, "8.6.1"), layers, config, plan, graph)
     names, half = NodeNames(graph), rtx.module.DataType.HALF
     found: dict[str, str] = {}
-    for layer in layers.layers:
+    for layer, nodes in zip(layers.layers, names.of_network(rtx, layers), strict=True):
         free = "fp16" if "FP16" in config.flags else "fp32"
         word = free if layer.precision == UNMARKED else "fp16" if layer.precision == half else "fp32"
-        for node in names.of_layer(layer.name, str(layer.metadata)):
+        for node in nodes:
             if _computes(layer, rtx) and (node not in found or word == "fp16"):
                 found[node] = plan.of(node) if plan.of(node) == "int8" else word
     del kept

@@ -21,8 +21,8 @@ LayerType = enum.Enum("LayerType", "CONVOLUTION CONSTANT SHAPE SOFTMAX ELEMENTWI
 class FakeTensor:
     """An ITensor."""
 
-    def __init__(self, dtype, *, is_shape_tensor=False):
-        self.dtype, self.is_shape_tensor = dtype, is_shape_tensor
+    def __init__(self, dtype, *, is_shape_tensor=False, name="(Unnamed ITensor)"):
+        self.dtype, self.is_shape_tensor, self.name = dtype, is_shape_tensor, name
 
 
 class FakeLayer:
@@ -31,8 +31,17 @@ class FakeLayer:
     metadata = ""
     precision = "its own"
 
-    def __init__(self, name, kind, *outputs):
-        self.name, self.type, self.outputs, self.types = name, kind, outputs, {}
+    def __init__(self, name, kind, *outputs, inputs=()):
+        self.name, self.type, self.outputs, self.types, self.inputs = name, kind, outputs, {}, inputs
+
+    @property
+    def num_inputs(self):
+        """Return how many inputs there are."""
+        return len(self.inputs)
+
+    def get_input(self, at):
+        """Return one input; None where it is optional."""
+        return self.inputs[at]
 
     @property
     def num_outputs(self):
@@ -151,6 +160,21 @@ def test_quantised_nodes_are_not_pinned(api, graph, network):
     assert constrain(api, network, config, PrecisionPlan("fp16", {"Conv": "int8"}), graph) == ()
     assert config.flags == {BuilderFlag.FP16, BuilderFlag.INT8}
     assert pinned(network) == {}
+
+
+def test_layers_without_a_name_are_found_by_their_tensors(api, graph):
+    """As 8.6 leaves those of a normalisation: the last one makes a tensor of the graph, others feed it."""
+    inner, kept = (
+        FakeTensor(DataType.FLOAT, name="(Unnamed Layer* 1) [Reduce]_output"),
+        FakeTensor(DataType.FLOAT, name="b"),
+    )
+    network = FakeNetwork(
+        FakeLayer("(Unnamed Layer* 1) [Reduce]", LayerType.ELEMENTWISE, inner),
+        FakeLayer("(Unnamed Layer* 2) [Softmax]", LayerType.SOFTMAX, kept, inputs=(inner, None)),
+        FakeLayer("Add", LayerType.ELEMENTWISE, FakeTensor(DataType.FLOAT, name="y"), inputs=(kept, kept)),
+    )
+    assert constrain(api, network, FakeConfig(), PrecisionPlan("fp16", {"Softmax": "fp32"}), graph) == ()
+    assert [layer.precision for layer in network.layers] == [DataType.FLOAT, DataType.FLOAT, "its own"]
 
 
 def test_nodes_without_a_layer_are_told(api, graph):

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from enginery.backends.tensorrt.versions import layer_metadata
 from enginery.graph.base import all_nodes, module_path
 
 if TYPE_CHECKING:
     import onnx_ir as ir
+
+    from enginery.backends.tensorrt.versions import Api
 
 __all__ = ["NodeNames"]
 
@@ -37,6 +40,7 @@ class NodeNames:
         self.order: list[str] = []
         self.by_name: dict[str, str] = {}
         self.modules: dict[str, str] = {}
+        self._makers: dict[str, str] = {}
         for node in all_nodes(graph):
             first = next((value.name for value in node.outputs if value.name), "")
             name = node.name or f"{_NODE_OF}{first}"
@@ -44,6 +48,7 @@ class NodeNames:
                 self.order.append(name)
             self.by_name.setdefault(name, name)
             self.by_name.setdefault(f"{_NODE_OF}{first}", name)
+            self._makers.update({value.name: name for value in node.outputs if value.name})
             if module := module_path(node):
                 self.modules[name] = module
 
@@ -58,6 +63,26 @@ class NodeNames:
         found = self._known(name)
         parts = [found] if found else [self._known(part.strip()) for part in self._parts(name)]
         return _once(parts)
+
+    def of_network(self, api: Api, network: Any) -> list[tuple[str, ...]]:
+        """Return the nodes of every layer of a network that is not built yet, in its order.
+
+        A layer that the parser gave no name of its own, as 8.6 those of a LayerNormalization, is found by the tensors
+        that it makes, which are called as in the graph; one inside a node, by what reads it.
+        """
+        layers = [network.get_layer(at) for at in range(network.num_layers)]
+        found = [self.of_layer(layer.name, layer_metadata(api, layer)) for layer in layers]
+        readers: dict[str, set[str]] = {}
+        for at in reversed(range(len(layers))):
+            layer = layers[at]
+            made = [layer.get_output(place).name for place in range(layer.num_outputs)]
+            if not found[at]:
+                own = _once([self._makers.get(name, "") for name in made])
+                found[at] = own or _once(sorted(set().union(*(readers.get(name, ()) for name in made))))
+            for place in range(layer.num_inputs):
+                if (tensor := layer.get_input(place)) is not None:
+                    readers.setdefault(tensor.name, set()).update(found[at])
+        return found
 
     def region(self, name: str) -> tuple[str, str] | None:
         """Return the first and the last node of a region by its layer's name; None where it is none.

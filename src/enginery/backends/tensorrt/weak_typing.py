@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from enginery.backends.tensorrt.node_names import NodeNames
-from enginery.backends.tensorrt.versions import layer_metadata, pin_layer, set_plan_flag
+from enginery.backends.tensorrt.versions import pin_layer, set_plan_flag
 from enginery.errors import PrecisionError
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ def _pin_layers(api: Api, network: Any, plan: PrecisionPlan, names: NodeNames) -
     unseen -= {node for node, precision in plan.nodes.items() if precision == "int8"}
     # Of the plan's own precision, layers that multiply are pinned, and the types between layers are the builder's.
     free = "fp16" if plan.precision == "fp16" else ""
-    for layer in _layers(network):
-        nodes = names.of_layer(layer.name, layer_metadata(api, layer))
+    for layer, nodes in zip(_layers(network), names.of_network(api, network), strict=True):
         unseen.difference_update(nodes)
         outputs = _float_outputs(trt, layer)
         if not nodes or not outputs or _kind_of(layer) in _UNSET:
