@@ -54,7 +54,8 @@ def pytorch(run: Run) -> None:
 
 
 def _against(run: Run, model: str, batch: int) -> dict[str, Any]:
-    engines = {label: run.engine(name) for label, name in engine_names(model, batch).items() if run.is_built(name)}
+    timed = {job.name for job in run.list_jobs() if job.level < 0 and run.is_built(job)}
+    engines = {label: run.engine(name) for label, name in engine_names(model, batch).items() if name in timed}
     baselines = _baselines(run, model, batch)
     if not engines or not baselines:
         raise RuntimeError(f"{model} at batch {batch} has the engines {list(engines)} and the baselines {[*baselines]}")
