@@ -3,15 +3,19 @@
     python benchmarks/precision_speed.py --output benchmarks/results/precision_speed.json
 
 `optimize` chooses among all precisions that the backends offer, bound by the cosine on real data that calibration did
-not see. Then the chosen engine, the best engine of each backend and precision with default options, ONNX Runtime in
-float32 and PyTorch eager take short turns, A B C A B C; a ratio is the median over the rounds of the ratios inside a
-round, so that what else the machine does hits both alike. Each is a process of its own, and rests a moment after its
-turn, for worker threads spin on.
+not see. Then the chosen engine, the engine of each backend and precision with default options, ONNX Runtime in float32
+and PyTorch eager take short turns; a ratio is the median over the rounds of the ratios inside a round, so that what
+else the machine does hits both alike. Each is a process of its own (eager: this one), and rests a moment after its
+turn, for worker threads spin on. In each round the order is another one, so that each follows every other equally
+often. All processes are started anew several times, for two of the same engine differ by some percent, by where their
+memory happens to lie; `best` and a single candidate may well be the same engine.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import functools
 import json
 import os
 import statistics
@@ -19,8 +23,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +47,7 @@ from enginery.worker import Worker  # noqa: E402
 
 THREADS = 2
 REST_S = 0.1
+EAGER = "PyTorch eager"
 WARM_UP_MS = 30.0
 SINGLES = (
     ("onnxruntime", "fp32"),
@@ -122,18 +127,46 @@ def build_all(subject: Subject, folder: Path, limit_s: float) -> tuple[dict[str,
     return {"best": result.engine, **engines}, said
 
 
-def turns(subject: Subject, engines: Mapping[str, Path], folder: Path, rounds: int, turn_s: float) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Schedule:
+    """How often all processes are started anew, the rounds after each start, and the seconds of one turn."""
+
+    openings: int
+    rounds: int
+    turn_s: float
+
+
+def turns(subject: Subject, engines: Mapping[str, Path], folder: Path, schedule: Schedule) -> dict[str, Any]:
     """Let all take turns; return each one's medians, and its ratios to the baseline inside each round."""
     feeds = {name: array[:1] for name, array in subject.data.items()}
     save_cases([Case("timed", feeds)], folder / "cases")
-    medians: dict[str, list[float]] = {label: [] for label in (*engines, "PyTorch eager")}
+    medians: dict[str, list[float]] = {label: [] for label in (*engines, EAGER)}
+    orders = balanced_orders(list(medians))
+    for opening in range(schedule.openings):
+        with opened(subject, engines, feeds, folder / f"opening-{opening}", schedule.turn_s) as contestants:
+            for at in range(schedule.rounds):
+                for label in orders[(opening * schedule.rounds + at) % len(orders)]:
+                    medians[label].append(statistics.median(contestants[label]()))
+                    time.sleep(REST_S * (3 if label == EAGER else 1))
+    return {label: _summary(found, medians) for label, found in medians.items()}
+
+
+@contextlib.contextmanager
+def opened(
+    subject: Subject, engines: Mapping[str, Path], feeds: Feeds, folder: Path, turn_s: float
+) -> Iterator[dict[str, Callable[[], list[float]]]]:
+    """Start a process for each engine; yield what gives each one's samples of one turn, in milliseconds."""
+    timed = {"cases": folder.parent / "cases", "case": "timed", "warmup_ms": WARM_UP_MS, "seconds": turn_s}
     workers = {label: Worker(label, folder=folder / f"worker-{at}") for at, label in enumerate(engines)}
-    timed = {"cases": folder / "cases", "case": "timed", "warmup_ms": WARM_UP_MS, "seconds": turn_s, "min_calls": 3}
     given = {name: torch.from_numpy(array) for name, array in feeds.items()}
 
     def eager() -> None:
         with torch.inference_mode():
             subject.module(**given) if len(given) > 1 else subject.module(*given.values())
+
+    def turn(worker: Worker) -> list[float]:
+        samples: list[float] = worker.call("time", {**timed, "min_calls": 3}, limit_s=120)["samples_ms"]
+        return samples
 
     torch.set_num_threads(THREADS)
     eager_timer = call_timer(eager)
@@ -141,17 +174,25 @@ def turns(subject: Subject, engines: Mapping[str, Path], folder: Path, rounds: i
         for label, worker in workers.items():
             worker.start()
             worker.call("open", {"engine": engines[label].absolute(), "options": {}}, limit_s=120)
-        for _ in range(rounds):
-            for label, worker in workers.items():
-                samples = worker.call("time", timed, limit_s=120)["samples_ms"]
-                medians[label].append(statistics.median(samples))
-                time.sleep(REST_S)
-            medians["PyTorch eager"].append(statistics.median(eager_timer(WARM_UP_MS, turn_s, 3)))
-            time.sleep(3 * REST_S)
+        yield {
+            **{label: functools.partial(turn, worker) for label, worker in workers.items()},
+            EAGER: lambda: list(eager_timer(WARM_UP_MS, turn_s, 3)),
+        }
     finally:
         for worker in workers.values():
             worker.close()
-    return {label: _summary(found, medians) for label, found in medians.items()}
+
+
+def balanced_orders(labels: Sequence[str]) -> list[list[str]]:
+    """Return orders in which each label comes at each place, and behind each other one, equally often.
+
+    E. J. Williams, "Experimental designs balanced for the estimation of residual effects of treatments" (1949): a
+    zigzag 0, n-1, 1, n-2, ..., shifted by 0 to n-1; for an odd n the same again backwards.
+    """
+    count = len(labels)
+    zigzag = [at // 2 if at % 2 == 0 else count - 1 - at // 2 for at in range(count)]
+    forward = [[labels[(place + shift) % count] for place in zigzag] for shift in range(count)]
+    return forward if count % 2 == 0 else [*forward, *(order[::-1] for order in forward)]
 
 
 def _summary(found: list[float], medians: Mapping[str, list[float]]) -> dict[str, float]:
@@ -161,8 +202,8 @@ def _summary(found: list[float], medians: Mapping[str, list[float]]) -> dict[str
         "least_ms": round(min(found), 3),
         "times_baseline": round(paired(BASELINE, found), 3),
         "times_baseline_by_least": round(min(medians[BASELINE]) / min(found), 3),
-        "times_eager": round(paired("PyTorch eager", found), 3),
-        "times_best": round(1 / paired("best", found), 3),
+        "times_eager": round(paired(EAGER, found), 3),
+        "best_times_this": round(1 / paired("best", found), 3),
     }
 
 
@@ -180,25 +221,31 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--only", default="", help="measure the models whose names begin so")
-    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--openings", type=int, default=5, help="how often all processes are started anew")
+    parser.add_argument("--rounds", type=int, default=14, help="after each start; all orders of 7 have had their turn")
     parser.add_argument("--turn", type=float, default=0.25, help="seconds of one turn")
     parser.add_argument(
         "--limit", type=float, default=3.0, help="seconds that optimize times one candidate; 0 chooses nothing"
     )
     asked = parser.parse_args()
+    schedule = Schedule(asked.openings, asked.rounds, asked.turn)
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=True, cwd=HERE)  # noqa: S607
     found: dict[str, Any] = {
         "commit": commit.stdout.strip(), "command": " ".join(["python", *sys.argv]), "threads": THREADS,
-        "rounds": asked.rounds, "turn_s": asked.turn, "niceness": os.nice(0), "load_average": [os.getloadavg()[0]],
+        **asdict(schedule), "niceness": os.nice(0), "load_average": [os.getloadavg()[0]],
         "models": {},
     }  # fmt: skip
     for subject in (one for one in subjects() if one.name.startswith(asked.only)):
         with tempfile.TemporaryDirectory() as name:
             engines, said = build_all(subject, Path(name), asked.limit)
             print(subject.name, "chosen:", said["chosen"], flush=True)
-            timed = turns(subject, engines, Path(name), asked.rounds, asked.turn)
-        singles = [row["times_best"] for label, row in timed.items() if label not in ("best", "PyTorch eager")]
-        row = {**said, "at_least": subject.at_least, "engines": timed, "best_single_over_best": max(singles)}
+            timed = turns(subject, engines, Path(name), schedule)
+        singles = {label: row["best_times_this"] for label, row in timed.items() if label not in ("best", EAGER)}
+        nearest = min(singles, key=singles.__getitem__)
+        row = {
+            **said, "at_least": subject.at_least, "engines": timed, "best_single": nearest,
+            "best_times_best_single": singles[nearest],
+        }  # fmt: skip
         found["models"][subject.name] = row
         found["load_average"].append(os.getloadavg()[0])
         for label, one in timed.items():
