@@ -99,7 +99,7 @@ def test_a_plan_of_another_model_is_refused_before_anything_is_built(small_model
     ("asked", "kind", "said"),
     [
         ({"precision": "int8"}, GraphError, "no QuantizeLinear nodes; give recorded inputs to calibrate with"),
-        ({"plan": PrecisionPlan("fp32", {"first": "int8"})}, GraphError, "nothing quantises what they read; give"),
+        ({"plan": PrecisionPlan("fp32", {"first": "int8"})}, GraphError, "nothing quantises what it reads; give"),
         ({"precision": "fp16", "calibration": "held.npz"}, UsageError, "was given, and fp16 needs none"),
         ({"calibration_method": "minmx"}, UnknownNameError, "did you mean 'minmax'"),
         ({"max_drop": {"top1": 0.01}}, DataError, "a bound on top1 was given, and there are no labels; give data"),

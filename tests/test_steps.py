@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 
 from enginery import steps
-from enginery.errors import SourceError, UnknownNameError
+from enginery.errors import SourceError, UnknownNameError, UsageError
 
 
 def test_an_engine_named_twice_is_timed_twice():
@@ -39,3 +39,10 @@ def test_a_plan_is_given_by_its_file(tmp_path):
     plan.write_text('{"precision": "fp32", "nodes": {"wave": "fp16"}}')
     with pytest.raises(UnknownNameError, match="names 'wave', which the graph does not have; did you mean 'waves'"):
         steps.build(tmp_path / "two.onnx", built, backend="null", plan=plan)
+
+
+def test_calibration_data_without_a_search_for_a_layer_is_refused(tmp_path, small_model):
+    """It would be passed over: to verify on recorded inputs, they are given as data."""
+    steps.build(small_model, tmp_path / "a.engine", backend="null", in_process=True)
+    with pytest.raises(UsageError, match="nothing is built to find a layer; ask for --layers too"):
+        steps.verify(tmp_path / "a.engine", small_model, calibration="held.npz")

@@ -374,6 +374,9 @@ def verify(
     progress = progress or Progress()
     progress.plan(("export", 5.0), ("reference", 5.0), ("verify", 5.0), *([("locate", 60.0)] if layers else []))
     loaded = engines.load(engine)
+    if calibration is not None and not layers:
+        mend = "ask for --layers too, or leave it out; to verify on recorded inputs, give them as --data"
+        raise UsageError("data to calibrate with was given, and nothing is built to find a layer", mend=mend)
     if layers:
         storage.refuse_to_replace(Path(output), DIVERGENCE)
     shapes = {info.name: info.profile for info in loaded.manifest.inputs if info.profile is not None}

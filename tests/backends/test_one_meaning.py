@@ -200,7 +200,7 @@ def test_int8_needs_quantisers(net, build, feeds):
     with pytest.raises(GraphError, match="no QuantizeLinear nodes"):
         build(net, "onnxruntime", "int8")
     quantised = quantize(net, [feeds], nodes=["conv1"], form="asymmetric")
-    with pytest.raises(GraphError, match="the plan has product in int8, and nothing quantises what they read"):
+    with pytest.raises(GraphError, match="the plan has product in int8, and nothing quantises what it reads"):
         build(quantised, "openvino", "int8", PrecisionPlan("fp32", {"conv1": "int8", "product": "int8"}))
 
 

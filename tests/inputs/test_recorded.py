@@ -294,6 +294,15 @@ def test_unreadable_data_is_named(tmp_path):
             load_data(tmp_path / name, [X])
 
 
+def test_values_that_are_not_finite_are_told(tmp_path, said):
+    """Once for a file: a NaN agrees with every other NaN."""
+    np.savez(tmp_path / "nan.npz", x=np.where(ROWS > 3, np.nan, ROWS).astype(np.float32))
+    load_data(tmp_path / "nan.npz", [X], say=said.append)
+    assert [line for line in said if "finite" in line] == [
+        f"{tmp_path / 'nan.npz'}: the values of 'x' are not all finite, and what follows from NaN proves nothing"
+    ]
+
+
 def test_feeds_of_one_call(tmp_path, said):
     """Files are matched by the name before the equals sign, by their arrays' names, or by their own."""
     np.save(tmp_path / "ids.npy", np.ones((2, 5), np.int32))

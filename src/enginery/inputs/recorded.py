@@ -188,6 +188,9 @@ def _rank(info: TensorInfo) -> int | None:
 def _item(arrays: Mapping[str, Array], inputs: Sequence[TensorInfo], where: str, say: Say) -> Item:
     matched = match_names(arrays, inputs, where=where, say=say)
     feeds = {info.name: fit_dtype(matched[info.name], info, where=where, say=say) for info in inputs}
+    for name, array in feeds.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            say(f"{where}: the values of {name!r} are not all finite, and what follows from NaN proves nothing")
     labelled = LABELS in arrays and LABELS not in feeds
     return feeds, _labels(arrays[LABELS], where) if labelled else None
 

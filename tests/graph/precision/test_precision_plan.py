@@ -6,7 +6,7 @@ import onnx_ir as ir
 import pytest
 
 from enginery.errors import GraphError, UnknownNameError
-from enginery.graph.base import apply_plan, make_plan
+from enginery.graph.base import apply_plan, check_quantised, make_plan
 from enginery.spec import PrecisionPlan
 
 
@@ -42,6 +42,12 @@ def test_a_plan_of_another_graph_is_refused(small_model):
         apply_plan(small_model, PrecisionPlan("fp16", {"/first/MatMult": "fp32"}))
     with pytest.raises(UnknownNameError, match="names 'a', 'b', 'c' and 1 more, which the graph"):
         apply_plan(small_model, PrecisionPlan("fp16", dict.fromkeys("abcd", "fp32")))
+
+
+def test_int8_of_another_graph_is_no_matter_of_data(small_model):
+    """A node that the graph does not have is named as such, before data is asked for."""
+    with pytest.raises(UnknownNameError, match="the precision plan names 'conv', which the graph does not have"):
+        check_quantised(small_model, PrecisionPlan("fp32", {"conv": "int8"}))
 
 
 def test_nodes_on_dequantised_inputs_are_int8():

@@ -89,13 +89,19 @@ def check_plan(model: ir.Model, plan: PrecisionPlan) -> None:
 
 
 def check_quantised(model: ir.Model, plan: PrecisionPlan) -> None:
-    """Raise `GraphError` where a plan has nodes in int8 or fp8, and nothing in the graph quantises what they read."""
+    """Raise `GraphError` where a plan has nodes in int8 or fp8, and nothing in the graph quantises what they read.
+
+    Raises:
+        UnknownNameError: the plan names a node that the graph does not have.
+    """
+    check_plan(model, plan)
     quantised = set(quantised_nodes(model))
     lacking = [name for name, word in plan.nodes.items() if word in ("int8", "fp8") and name not in quantised]
     if lacking:
         shown = ", ".join(lacking[:_SHOWN]) + (f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else "")
+        they = "it reads" if len(lacking) == 1 else "they read"
         raise GraphError(
-            f"the plan has {shown} in {plan.of(lacking[0])}, and nothing quantises what they read", mend=_CALIBRATE
+            f"the plan has {shown} in {plan.of(lacking[0])}, and nothing quantises what {they}", mend=_CALIBRATE
         )
 
 
