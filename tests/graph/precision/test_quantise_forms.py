@@ -145,35 +145,41 @@ def test_products_of_two_activations(run):
 
 POOLED = """<ir_version: 9, opset_import: ["": 17]> pooled (float[n, 3, 8, 8] x) => (float[n, 4, 4, 4] y) {{
     [first] a = Conv <pads = [1, 1, 1, 1]> (x, w1)
-    [pool] m = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a)
-    [second] {second}
+    [pool] {made} = MaxPool <kernel_shape = [2, 2], strides = [2, 2]> (a)
+    [second] c = Conv (m, w2)
+    [other] {other}
+    [last] y = Mul(c, d)
 }}"""
-ALONE = "y = Conv (m, w2)"
-BESIDE = """c = Conv (m, w2)
-    [beside] r = Relu(m)
-    [sum] y = Mul(c, r)"""
 
 
-@pytest.mark.parametrize(("second", "before"), [(ALONE, "DequantizeLinear"), (BESIDE, "Conv")])
-def test_quantised_before_pooling(data, run, second, before):
-    """For OpenVINO, unless somebody else reads what is pooled; not a bit of the answer changes."""
-    model = with_weights(POOLED.format(second=second), w1=(4, 3, 3, 3), w2=(4, 4, 1, 1))
-    ranges = calibrate(model, data)
-    result = quantize(model, ranges, form="asymmetric")
-    assert read_by(result, "pool", 0) == before
-    assert read_by(result, "second", 0) == "DequantizeLinear"
-    after = quantiser_of(result, "second", 0)
-    pool = next(node for node in result.graph if node.name == "pool")
-    if before == "DequantizeLinear":
-        scales = [
-            value.const_value.numpy() for value in (*quantiser_of(result, "pool", 0).inputs[1:], *after.inputs[1:])
-        ]
-        assert scales[:2] == scales[2:]
+def pooled(other: str, made: str = "m") -> ir.Model:
+    """Return a network with a MaxPool between two convolutions, and what else reads the pooled numbers."""
+    sizes = {"w1": (4, 3, 3, 3), "w2": (4, 4, 1, 1), "w3": (4, 4, 1, 1)}
+    used = {name: size for name, size in sizes.items() if name != "w3" or "w3" in other}
+    return with_weights(POOLED.format(other=other, made=made), **used)
+
+
+def test_quantised_before_pooling(data, run):
+    """For OpenVINO, once for all readers of what is pooled; not a bit of the answer changes."""
+    result = quantize(pooled("d = Conv (m, w3)"), data, form="asymmetric")
+    assert sum(node.op_type == "QuantizeLinear" for node in result.graph) == 3
+    before, after = quantiser_of(result, "pool", 0), quantiser_of(result, "second", 0)
+    assert after is quantiser_of(result, "other", 0)
+    assert after.inputs[0].producer().name == "pool"
+    scales = [[value.const_value.numpy() for value in node.inputs[1:]] for node in (before, after)]
+    assert scales[0] == scales[1]
     (found,) = run(result, **data[0])
-    if before == "DequantizeLinear":  # as if it were quantised behind the pooling alone
-        pool.replace_input_with(0, quantiser_of(result, "pool", 0).inputs[0])
+    after.inputs[0].producer().replace_input_with(0, before.inputs[0])
     (expected,) = run(result, **data[0])
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(("other", "made"), [("d = Relu (m)", "m"), ("d = Cast <to = 1> (places)", "m, places")])
+def test_not_quantised_before_pooling(data, other, made):
+    """Where somebody else reads what is pooled, or where it was found."""
+    result = quantize(pooled(other, made), data, form="asymmetric")
+    assert read_by(result, "pool", 0) == "Conv"
+    assert read_by(result, "second", 0) == "DequantizeLinear"
 
 
 def test_any_set_of_nodes(model, data):

@@ -89,15 +89,15 @@ class Quantiser:
     def _quantise_before_pooling(self, read: Sequence[tuple[ir.Node, Slot]]) -> None:
         """Put a pair like that behind a MaxPool before it too, where no other node would notice."""
         quantised = {(node, slot.index) for node, slot in read}
-        for node, slot in read:
-            pool = slot.value.producer()
-            if pool is None or not is_op(pool, "MaxPool") or pool.inputs[0] in self.activations:
+        for value in dict.fromkeys(slot.value for _, slot in read):
+            pool = value.producer()
+            if pool is None or not is_op(pool, "MaxPool") or len(pool.outputs) > 1:  # indices would notice
                 continue
             source = pool.inputs[0]
             alone = source is not None and len(source.uses()) == 1 and not source.is_graph_output()
-            all_read = all((use.node, use.idx) in quantised for use in slot.value.uses())
-            if source is not None and alone and all_read and not slot.value.is_graph_output():
-                self.activations[source] = self._pair(source, node, of=slot.value)
+            all_read = all((use.node, use.idx) in quantised for use in value.uses())
+            if source is not None and alone and all_read and not value.is_graph_output():
+                self.activations[source] = self._pair(source, pool, of=value)
                 pool.replace_input_with(0, self.activations[source])
 
     def _pair(self, value: ir.Value, reader: ir.Node, *, of: ir.Value | None = None) -> ir.Value:
