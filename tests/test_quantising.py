@@ -112,6 +112,12 @@ def test_data_that_is_read_once(design, images, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+def test_what_is_no_data(design):
+    """A number is none, and is refused in words."""
+    with pytest.raises(DataError, match="a int is no data; name an .npz"):
+        quantiser(design, 5, Heard()).ranges(design)
+
+
 def test_one_design_for_a_plan_and_a_form(design, images):
     """The same plan gives the same file; another set of nodes another, from the same ranges."""
     found = quantiser(design, [{"image": images[0][:64]}], Heard())

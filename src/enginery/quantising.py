@@ -146,7 +146,7 @@ class Quantiser:
     def _kept(self, design: Design) -> Path | None:
         """Return where ranges of this graph and this data are kept; None for data that can be read only once."""
         data = self._calibration.data
-        if not isinstance(data, str | Path) and iter(data) is data:
+        if isinstance(data, Iterator):
             return None
         inputs = self._inputs(design)
         if inputs not in self._hashes:

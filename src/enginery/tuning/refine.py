@@ -323,6 +323,6 @@ def _hash_cases(folder: Path) -> str:
     found = hashlib.sha256()
     for case in load_cases(folder):
         for name, array in case.feeds.items():
-            found.update(f"{case.name} {name} ".encode())
+            found.update(f"{case.name} {name} {getattr(array, 'dtype', '')} {getattr(array, 'shape', '')} ".encode())
             found.update(array.tobytes() if hasattr(array, "tobytes") else repr(array).encode())
     return found.hexdigest()
