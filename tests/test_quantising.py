@@ -114,7 +114,7 @@ def test_data_that_is_read_once(design, images, tmp_path):
 
 def test_what_is_no_data(design):
     """A number is none, and is refused in words."""
-    with pytest.raises(DataError, match="a int is no data; name an .npz"):
+    with pytest.raises(DataError, match="a int is no data; name an"):
         quantiser(design, 5, Heard()).ranges(design)
 
 
