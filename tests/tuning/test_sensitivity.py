@@ -135,6 +135,33 @@ def test_a_weight_beyond_the_range_is_found_and_kept(ground, tmp_path, monkeypat
     assert again.chosen == found.chosen
 
 
+def test_a_function_is_looked_at_from_outside(tmp_path):
+    """What it makes inside cannot be watched; what it hands out can, and its nodes may be kept."""
+    model = ir.from_onnx_text("""
+        <ir_version: 10, opset_import: ["" : 18, "own" : 1]> g (float[2] x) => (float[2] y) {
+            [call] a = own.steep (x) [last] y = Log (a)
+        }
+        <opset_import: ["" : 18], domain: "own"> steep (i) => (o) { [inner] h = Exp (i) [outer] o = Exp (h) }
+    """)
+    files.save(model, tmp_path / "graph.onnx")
+    feeds = {"x": np.float32([2.5, 3.0])}
+    save_cases([Case("opt", feeds)], tmp_path / "cases")
+    save_cases([Case("opt", {"y": np.exp(feeds["x"])})], tmp_path / "expected")
+    paths = {"cases": tmp_path / "cases", "expected": tmp_path / "expected", "folder": tmp_path}
+    with Simulator(tmp_path / "graph.onnx", **paths, spec=BOUND) as simulator:
+        record = sensitivity(simulator, "fp16")
+
+        def trial(plan):
+            found = simulator.judge(plan)
+            return Outcome(found.passed, found.reason, found.error, found.cosine, 0.0)
+
+        found = search_plan(record, trial, None)
+    assert sorted(row.name for row in record.nodes) == ["inner", "last", "outer"]
+    assert record.watched == 2
+    assert found.plan is not None
+    assert set(found.plan.nodes) == {"outer", "last"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", DANGERS.DANGERS)
 def test_each_planted_danger_is_mended(ground, name):

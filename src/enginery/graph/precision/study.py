@@ -37,11 +37,12 @@ def study(model: ir.Model, precision: str) -> Study:
     constants = _constants(types)
     losses = {value: loss_of(tensor, dtype) for value, tensor in constants.items()}
     nodes = tuple(_study(node, types.of_node[node] == dtype, losses) for node in types.nodes if _counts(node, known))
-    watched = [value for node in copy.graph if _counts(node, known) for value in node.outputs if is_float32(value)]
+    own = {value.name for node in model.graph for value in node.outputs}  # without what a function makes inside
+    made = [value for node in copy.graph if _counts(node, known) for value in node.outputs if is_float32(value)]
     largest, normal, smallest = range_of(dtype)
     return Study(
         largest, normal, smallest, nodes,
-        watched=tuple(value.name or "" for value in watched),
+        watched=tuple(value.name or "" for value in made if value.name in own),
         constants={value.name or "": tuple(map(int, tensor.shape.numpy())) for value, tensor in constants.items()},
     )  # fmt: skip
 
