@@ -7,8 +7,8 @@ not see. Then the chosen engine, the engine of each backend and precision with d
 and PyTorch eager take short turns; a ratio is the median over the rounds of the ratios inside a round, so that what
 else the machine does hits both alike. Each is a process of its own (eager: this one), and rests a moment after its
 turn, for worker threads spin on. In each round the order is another one, so that each follows every other equally
-often. All processes are started anew several times, for two of the same engine differ by some percent, by where their
-memory happens to lie; `best` and a single candidate may well be the same engine.
+often. All processes are started anew several times, forwards and backwards, for two of the same engine differ by some
+percent, by where their memory happens to lie; `best` and a single candidate may well be the same engine.
 """
 
 from __future__ import annotations
@@ -143,7 +143,8 @@ def turns(subject: Subject, engines: Mapping[str, Path], folder: Path, schedule:
     medians: dict[str, list[float]] = {label: [] for label in (*engines, EAGER)}
     orders = balanced_orders(list(medians))
     for opening in range(schedule.openings):
-        with opened(subject, engines, feeds, folder / f"opening-{opening}", schedule.turn_s) as contestants:
+        started = dict(reversed(list(engines.items())) if opening // 2 % 2 else engines)
+        with opened(subject, started, feeds, folder / f"opening-{opening}", schedule.turn_s) as contestants:
             for at in range(schedule.rounds):
                 for label in orders[(opening * schedule.rounds + at) % len(orders)]:
                     medians[label].append(statistics.median(contestants[label]()))
@@ -221,8 +222,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path)
     parser.add_argument("--only", default="", help="measure the models whose names begin so")
-    parser.add_argument("--openings", type=int, default=5, help="how often all processes are started anew")
-    parser.add_argument("--rounds", type=int, default=14, help="after each start; all orders of 7 have had their turn")
+    parser.add_argument("--openings", type=int, default=12, help="how often all processes are started anew")
+    parser.add_argument("--rounds", type=int, default=7, help="after each start; 7 contestants have 14 orders")
     parser.add_argument("--turn", type=float, default=0.25, help="seconds of one turn")
     parser.add_argument(
         "--limit", type=float, default=3.0, help="seconds that optimize times one candidate; 0 chooses nothing"
