@@ -78,20 +78,23 @@ def test_wrong_conversions_are_found():
 
 
 def test_what_only_another_converter_passes_is_listed():
-    """A stage that another passes is listed with the graph, and told reasons count as explained."""
+    """A stage that another passes is listed with the graph; of ours a plan explains, of others a told reason."""
     from benchmarks.converter_torture.table import markdown, summary
 
     every = ["converted", "valid", "loads", "runs", "close"]
     rows = [
-        {"name": "a", "converter": "enginery", "passed": every[:4], "reason": "off by 1", "told": ["clamped"]},
+        {"name": "a", "converter": "enginery", "passed": every[:4], "reason": "off by 1", "planned": "close"},
         {"name": "a", "converter": "other", "passed": every, "reason": "", "told": []},
+        {"name": "c", "converter": "enginery", "passed": every[:4], "reason": "off by 1", "told": ["clamped"]},
+        {"name": "c", "converter": "other", "passed": every[:4], "reason": "off by 1", "told": ["clamped"]},
         {"name": "b", "converter": "enginery", "passed": [], "invalid": "not valid"},
     ]
     found = summary(rows)
-    assert (found["graphs"], found["invalid_originals"]) == (1, ["b"])
+    assert (found["graphs"], found["invalid_originals"]) == (2, ["b"])
     assert [(one["name"], one["stage"]) for one in found["only_others_pass"]] == [("a", "close"), ("a", "all")]
     assert found["counts"]["enginery"]["explained"] == 1
-    assert markdown({"few": {"fp16": found}}).splitlines()[2] == "| few (1) | fp16 | enginery | 1 | 1 | 1 | 0 | 1 | 0 |"
+    assert found["counts"]["other"]["explained"] == 2
+    assert markdown({"few": {"fp16": found}}).splitlines()[2] == "| few (2) | fp16 | enginery | 2 | 2 | 2 | 0 | 1 | 0 |"
 
 
 def test_a_large_cast_is_measured(tmp_path):
