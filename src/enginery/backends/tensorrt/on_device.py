@@ -8,7 +8,8 @@ microseconds a kernel.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,7 +21,7 @@ from enginery.backends.tensorrt.lanes import Lane, graph_failure
 from enginery.backends.tensorrt.tensors import Tensor, check_output
 from enginery.errors import InputDtypeError
 
-__all__ = ["DeviceArray", "OnDevice", "Shapes"]
+__all__ = ["DeviceArray", "Known", "OnDevice", "Shapes"]
 
 _SEEN_BEFORE_CAPTURE = 2
 _GRAPHS = 64
@@ -75,6 +76,21 @@ class Shapes:
         self._seen: dict[tuple[int, ...], int] = {}
         self.fitting: set[tuple[Any, ...]] = set()
         self._capturing = opened.cuda_graph and not self.case.data_dependent
+        self._offered: tuple[int, Mapping[str, Any]] | None = None
+
+    def offer(self, arrays: Mapping[str, Any], handle: int) -> None:
+        """Leave arrays for the outputs of the next call on a stream, which came for nothing before it.
+
+        They are what the next call but one would get: unless some call runs on them, there is never a graph for them.
+        """
+        self._offered = (handle, arrays)
+
+    def take_offered(self, like: Any, handle: int) -> Mapping[str, Any]:
+        """Return the arrays that were left, where they are of a kind and for a stream; none else."""
+        offered, self._offered = self._offered, None
+        if offered is None or offered[0] != handle:
+            return {}
+        return {name: array for name, array in offered[1].items() if type(array) is type(like)}
 
     def go(self, addresses: tuple[int, ...], stream: Any, handle: int) -> None:
         """Run on these addresses, in the order of the caller's stream."""
@@ -146,6 +162,22 @@ class Shapes:
         self.case.close()
 
 
+class Known(NamedTuple):
+    """What a call ran that may come again.
+
+    Args:
+        shapes: with their graphs.
+        stream: that it ran on.
+        handle: of that stream.
+        waits: whether the caller's kind of array has no stream, so that the work is done when a call returns.
+    """
+
+    shapes: Shapes
+    stream: Any
+    handle: int
+    waits: bool
+
+
 class OnDevice:
     """The device's path of one lane.
 
@@ -153,8 +185,7 @@ class OnDevice:
         lane: whose contexts and stream it uses.
         places: of the engine's inputs among the session's.
 
-    Its `known` is what the last call ran: its shapes, and the caller's stream with its handle; None where it was no
-    graph, or on no stream.
+    Its `known` is what the last call ran; None where that was no graph.
     """
 
     def __init__(self, lane: Lane, places: tuple[int, ...]) -> None:
@@ -166,7 +197,7 @@ class OnDevice:
         self._streams: dict[int, Any] = {}
         self._nothing = self._cuda.malloc(1)
         self._own = int(lane.stream)
-        self.known: tuple[Shapes, Any, int] | None = None
+        self.known: Known | None = None
         lane.on_close.append(self._close)
 
     def infer(self, call: DeviceCall) -> dict[str, Any]:
@@ -179,13 +210,13 @@ class OnDevice:
         if not self._all or len(key) != len(self._places):
             inputs, key = tuple(inputs[at] for at in self._places), tuple(key[at] for at in self._places)
         shapes = self._cases.get(key) or self._new_shapes(key)
-        made, addresses = self._outputs(shapes, call)
+        made, addresses = self._outputs(shapes, call, handle)
         lane.follow(stream, handle)
         places = (*inputs, *addresses)
         if 0 in places:  # an empty array has no address, and TensorRT takes none for a missing tensor
             places = tuple([address or self._nothing for address in places])
         shapes.go(places, stream, handle)
-        self.known = (shapes, stream, handle) if shapes.graphs and asked is not None else None
+        self.known = Known(shapes, stream, handle, asked is None) if shapes.graphs else None
         lane.lead(stream, handle, marked=not kind.keeps_streams)
         if asked is None:
             lane.settle()
@@ -203,9 +234,10 @@ class OnDevice:
         found = self._cases[key] = Shapes(self._lane, key)
         return found
 
-    def _outputs(self, shapes: Shapes, call: DeviceCall) -> tuple[dict[str, Any], list[int]]:
+    def _outputs(self, shapes: Shapes, call: DeviceCall, handle: int) -> tuple[dict[str, Any], list[int]]:
         """Return the arrays for the outputs, and where they lie."""
         kind, given = call.kind, call.outputs
+        offered = shapes.take_offered(call.like, handle)
         made, addresses = {}, []
         for name, tensor, shape, dtype in shapes.outputs:
             if name in given:
@@ -215,7 +247,7 @@ class OnDevice:
                     self._given(tensor, shape, call)
                     shapes.fitting.add((name, found, element))
             else:
-                array = kind.empty(shape, dtype, call.like)
+                array = offered[name] if name in offered else kind.empty(shape, dtype, call.like)
                 if array is None:
                     array = DeviceArray(self._cuda, shape, tensor.dtype, kind.stream(call.like))
                 address = kind.read(array)[0]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 if TYPE_CHECKING:
     from enginery.backends.device_arrays import DeviceCall
     from enginery.backends.tensorrt.lanes import Lane
-    from enginery.backends.tensorrt.on_device import Shapes
+    from enginery.backends.tensorrt.on_device import Known
 
 __all__ = ["Replay", "Ways"]
 
@@ -46,16 +46,17 @@ class Replay:
     """Runs a call again.
 
     Args:
-        known: what that call ran: its shapes with their graphs, the caller's stream, and its handle.
+        known: what that call ran.
         lane: of these.
         call: the one that was made.
         ways: what it uses of the runner.
     """
 
-    def __init__(self, known: tuple[Shapes, Any, int], lane: Lane, call: DeviceCall, ways: Ways) -> None:
+    def __init__(self, known: Known, lane: Lane, call: DeviceCall, ways: Ways) -> None:
         self.known, self._lane = known, lane
         names, places, self._free, self._give_back, self._use_device = ways
-        self._shapes, self._stream, self._handle = known
+        self._shapes, self._stream, self._handle, self._waits = known
+        self._asked = None if self._waits else self._handle
         self._kind, self._type = call.kind, type(call.like)
         self._first = names[0]
         self._inputs = tuple(zip(names, call.shapes, call.dtypes, strict=True))
@@ -63,9 +64,9 @@ class Replay:
         self._outputs = tuple((name, shape, dtype) for name, _, shape, dtype in self._shapes.outputs)
         self._rooms: deque[_Room] = deque(maxlen=_SPARE)
         self._marked = not call.kind.keeps_streams
-        self._launch = lane.opened.cuda.launch
+        self._launch, self._synchronize = lane.opened.cuda.launch, lane.opened.cuda.synchronize
 
-    def repeats(self, known: tuple[Shapes, Any, int], call: DeviceCall) -> bool:
+    def repeats(self, known: Known, call: DeviceCall) -> bool:
         """Say whether it runs such a call: of these shapes, on this stream, with this library's arrays."""
         return self.known == known and type(call.like) is self._type
 
@@ -81,7 +82,9 @@ class Replay:
         if room is None:
             return None
         if not self._run((*addresses, *room[1])):
-            return None  # arrays that were made go back to their allocator, which gives them to the long way
+            if outputs is None:
+                self._shapes.offer(room[0], self._handle)
+            return None
         if outputs is None and (spare := self._made(feeds[self._first])) is not None:
             self._rooms.append(spare)
         return room[0]
@@ -99,7 +102,7 @@ class Replay:
             if found != shape or element != dtype:
                 return None
             addresses.append(address)
-        if kind.stream(array) != self._handle:
+        if kind.stream(array) != self._asked:
             return None
         return addresses if self._places is None else [addresses[at] for at in self._places]
 
@@ -148,7 +151,10 @@ class Replay:
             if self._use_device is not None:
                 self._use_device()
             self._launch(graph, self._stream)
-            lane.lead(self._stream, handle, marked=self._marked)
+            if self._waits:
+                self._synchronize(self._stream)
+            else:
+                lane.lead(self._stream, handle, marked=self._marked)
             return True
         finally:
             self._give_back(taken)
