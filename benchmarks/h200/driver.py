@@ -124,7 +124,7 @@ def _run(asked: argparse.Namespace, begin: float) -> Run:
         batches=(1, 3, 8) if trial else BATCHES, tiny=trial, jobs=asked.jobs, gpus=asked.gpus, pattern=asked.engines,
         arrays=dict(pair.split("=", 1) for pair in asked.arrays), deadline=begin + asked.budget,
         build_until=begin + asked.build_until, build_end=begin + asked.build_end,
-        without=tuple(asked.without), quick=tuple(asked.quick),
+        without=tuple(asked.without), quick=tuple(asked.quick), alone=asked.alone,
     )  # fmt: skip
 
 
@@ -177,6 +177,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--quick", action="append", default=[], metavar="PATTERN", help="build those without regard to speed"
     )
+    parser.add_argument("--alone", action="store_true", help="let nothing go on beside the builds of one GPU")
     parser.add_argument("--gpus", type=int, default=1, help="builds are spread over them; the first is timed on")
     parser.add_argument(
         "--arrays", action="append", default=[], metavar="NAME=VALUE",

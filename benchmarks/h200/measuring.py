@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -46,7 +47,7 @@ def pipeline(run: Run) -> None:
 
 def pytorch(run: Run) -> None:
     """Each timed model at batch 1 and the largest: its engines and both baselines in turns, on the device alone."""
-    prepare_baselines(run, ("eager",))
+    prepare_baselines(run, ("eager", "compiled") if run.alone else ("eager",))
     for model in (model for model in TIMED if model in run.models):
         for batch in (1, run.largest):
             run.put("pytorch", f"{model} b{batch}", partial(_against, run, model, batch))
@@ -75,12 +76,18 @@ def take_engines_turns(
         label: run.ask_kept("open_engine", limit_s=60, engine=engine, case=run.case(model, case), rows=batch)
         for label, engine in engines.items()
     }
+
+    def take(label: str) -> float:
+        if label in engines:
+            return float(run.ask_kept("engine_turn", limit_s=20, engine=engines[label], calls=calls))
+        asked: dict[str, Any] = {"model": model, "batch": batch, "kind": label, "calls": calls}
+        return float((baselines or {})[label].ask("turn", limit_s=20, **asked))
+
+    order = deque(turns)
     for _ in range(_ROUNDS):
-        for label, engine in engines.items():
-            turns[label].append(run.ask_kept("engine_turn", limit_s=20, engine=engine, calls=calls))
-        for kind, side in (baselines or {}).items():
-            asked: dict[str, Any] = {"model": model, "batch": batch, "kind": kind, "calls": calls}
-            turns[kind].append(float(side.ask("turn", limit_s=20, **asked)))
+        for label in order:
+            turns[label].append(take(label))
+        order.rotate(1)  # what is hot from its neighbour is another one each round
     return turns, opened
 
 

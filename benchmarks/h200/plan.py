@@ -37,6 +37,7 @@ class Run:
         tiny: whether the models are tiny ones, for a trial.
         jobs: how many engines whose speed is not asked are built at once, on the first GPU.
         pattern: of the engines' names; others are not built.
+        alone: whether nothing goes on beside the builds.
         without, quick: patterns likewise: see `benchmarks.h200.jobs.choose`.
         gpus: of the machine; builds are spread over them, and whatever is timed runs on the first.
         arrays: variables of the environment in which the engines' interpreter finds PyTorch or CuPy, for arrays of
@@ -63,6 +64,7 @@ class Run:
     build_end: float
     without: tuple[str, ...] = ()
     quick: tuple[str, ...] = ()
+    alone: bool = False
     torch: dict[str, Side] = field(default_factory=dict)
     building: bool = False
     kept: Side | None = None

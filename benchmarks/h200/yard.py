@@ -73,8 +73,9 @@ def build(run: Run) -> None:
     try:
         with ThreadPoolExecutor(max_workers=run.jobs + run.gpus + 4) as pool:
             shared = [pool.submit(_work, run, yard, f"0-{at}", 0, timed=run.gpus == 1) for at in range(run.jobs)]
-            shared.append(pool.submit(making.prepare_baselines, run))
-            if run.gpus < 3:
+            if not run.alone:
+                shared.append(pool.submit(making.prepare_baselines, run))
+            if run.gpus < 3 and not run.alone:
                 shared.append(pool.submit(_prove_alone, run))
             if run.gpus == 2:
                 shared.append(pool.submit(proving.environments, run))
