@@ -105,19 +105,15 @@ def open_without_gpu(folder: Path, _: str, plain: str) -> None:
     _open_and_run(_copied(folder, plain))
 
 
-def little_workspace(folder: Path, backend: str, asked: str) -> None:
-    """A builder with one MiB for its kernels' scratch memory; `asked` is JSON of a graph and its shapes."""
-    what = json.loads(asked)
-    real = backend.startswith("tensorrt")
-    enginery.build(
-        Path(what["graph"]), folder / "little.engine", backend=backend,
-        shapes={name: enginery.Shape.parse(text) for name, text in what["shapes"].items()},
-        options={"workspace_mib": 1, "timing_cache": "off", "optimization_level": 2} if real else {},
-    )  # fmt: skip
+def little_workspace(folder: Path, backend: str, _: str) -> None:
+    """A builder with one MiB for the scratch memory of kernels that sort a great many boxes."""
+    options = {"workspace_mib": 1, "timing_cache": "off"} if backend.startswith("tensorrt") else {}
+    graph = write_graph("many_boxes", folder)
+    enginery.build(graph, folder / "little.engine", backend=backend, options=options)
 
 
 def built_wide(folder: Path, backend: str, asked: str) -> None:
-    """A builder that is asked for half precision and never told so; `asked` is as for `little_workspace`."""
+    """A builder that is asked for half precision and never told so; `asked` is JSON of a graph and its shapes."""
     from enginery.backends.tensorrt import weak_typing  # noqa: PLC0415 - only where it is made to fail
 
     what = json.loads(asked)

@@ -20,6 +20,10 @@ GRAPHS: Mapping[str, str] = {
     "nms": """odd (float[batch, 100, 4] boxes, float[batch, 3, 100] scores) => (int64[found, 3] y) {
         most = Constant<value_ints = [20]>() overlap = Constant<value_floats = [0.5]>()
         least = Constant<value_floats = [0.3]>() y = NonMaxSuppression(boxes, scores, most, overlap, least) }""",
+    # Its kernel sorts all boxes of all classes, for which it wants memory of its own.
+    "many_boxes": """odd (float[1, 20000, 4] boxes, float[1, 80, 20000] scores) => (int64[found, 3] y) {
+        most = Constant<value_ints = [100]>() overlap = Constant<value_floats = [0.5]>()
+        least = Constant<value_floats = [0.3]>() y = NonMaxSuppression(boxes, scores, most, overlap, least) }""",
     "partitioned": """odd (float[batch, 4, 8, 8] x) => (float[batch, 4, 8, 8] y)
         <float[4, 4, 1, 1] w = {WEIGHTS}> {
         a = Conv(x, w) b = Relu(a) d = Det(b) axes = Constant<value_ints = [2, 3]>() e = Unsqueeze(d, axes)

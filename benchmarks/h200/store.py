@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-__all__ = ["Store", "look_up"]
+__all__ = ["Store", "keep_log", "look_up"]
 
 
 class Store:
@@ -72,3 +72,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else str(value)
     return value if value is None or isinstance(value, (str, int, bool)) else str(value)
+
+
+def keep_log(folder: Path, output: Path, since: float = 0.0, most: int = 200_000) -> None:
+    """Keep the log that a build wrote since some time: of a longer one than `most`, its head and its tail."""
+    files = [path for path in folder.glob("*.log") if path.stat().st_mtime >= since] if folder.is_dir() else []
+    for path in files:
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if len(text) > most:
+            text = f"{text[: most * 3 // 4]}\n... {len(text) - most} characters ...\n{text[-most // 4 :]}"
+        with output.open("a", encoding="utf-8") as file:
+            file.write(text)

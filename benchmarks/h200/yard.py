@@ -7,21 +7,19 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from benchmarks.h200 import making, proving
 from benchmarks.h200.jobs import ERRORS, Job
 from benchmarks.h200.plan import ENGINES, Run, on_gpu
 from benchmarks.h200.sides import Side
+from benchmarks.h200.store import keep_log
 
 __all__ = ["build", "verify"]
 
 _LIMIT_S = 150.0
 _TIMED_LIMIT_S = 400.0
 """What is timed is built at a higher level, and once for each of its profiles."""
-_HEAD, _TAIL = 150_000, 50_000
-"""Characters of a build's log that are kept."""
 
 
 class _Yard:
@@ -143,7 +141,7 @@ def _work(run: Run, yard: _Yard, label: str, gpu: int, *, timed: bool) -> None:
                 side = Side(run.python, ENGINES, log, {"ENGINERY_CACHE": str(cache), **on_gpu(gpu)}, run.left)
             begin = time.time()
             went_well = _build_one(run, side, job)
-            _keep_log(cache / "logs", run.work / "logs" / f"build-{job.name}.log", begin)
+            keep_log(cache / "logs", run.work / "logs" / f"build-{job.name}.log", begin)
             if not went_well:
                 side.close(wait_s=1.0)
                 side = None
@@ -221,14 +219,3 @@ def verify(run: Run) -> None:
             _verify_one(run, side, job)
 
     run.in_parallel(min(4, run.jobs), {job.name: partial(one, job) for job in left})
-
-
-def _keep_log(folder: Path, output: Path, since: float) -> None:
-    """Keep the head and the tail of the log that a build wrote."""
-    files = [path for path in folder.glob("*.log") if path.stat().st_mtime >= since] if folder.is_dir() else []
-    for path in files:
-        text = path.read_text(encoding="utf-8", errors="replace")
-        if len(text) > _HEAD + _TAIL:
-            text = f"{text[:_HEAD]}\n... {len(text) - _HEAD - _TAIL} characters ...\n{text[-_TAIL:]}"
-        with output.open("a", encoding="utf-8") as file:
-            file.write(text)
