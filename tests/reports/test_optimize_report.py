@@ -75,6 +75,18 @@ def test_a_failed_row_has_dashes_and_its_reason():
     assert failed.split().count("-") == 6
 
 
+def test_rows_that_failed_alike_share_a_note():
+    """The reason stands once, under the names of all of them."""
+    record = literal.optimized()
+    alike = [
+        replace(literal.CANDIDATES[-1], label=f"tried {at}", status="failed", reason="a strange operator")
+        for at in (1, 2)
+    ]
+    text = optimize_text(replace(record, candidates=(*record.candidates, *alike)), Style(140))
+    assert squeezed(text).count(squeezed("a strange operator")) == 1
+    assert squeezed("tried 1, tried 2: a strange operator") in squeezed(text)
+
+
 def test_what_was_compared_is_said():
     """The reference, the inputs, the shape, both baselines, the machine and the notes stand under the table."""
     flat = squeezed(optimize_text(literal.optimized()))

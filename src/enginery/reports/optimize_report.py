@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from enginery.records import BenchRecord, CandidateRecord, MachineRecord, OptimizeRecord, VerifyRecord
@@ -30,7 +30,8 @@ def optimize_text(record: OptimizeRecord, style: Style = PLAIN) -> str:
     """
     compared = _Compared.of(record)
     notes: list[str] = []
-    rows = [_row(candidate, compared, notes) for candidate in record.candidates]
+    sharing = _sharing(record.candidates)
+    rows = [_row(candidate, compared, notes, sharing) for candidate in record.candidates]
     columns = _columns()
     shown = [at for at, column in enumerate(columns) if column.title in _ALWAYS or any(_told(row[at]) for row in rows)]
     drawn = table(
@@ -108,7 +109,9 @@ def _columns() -> list[Column]:
     ]
 
 
-def _row(row: CandidateRecord, compared: _Compared, notes: list[str]) -> list[str]:
+def _row(
+    row: CandidateRecord, compared: _Compared, notes: list[str], sharing: Mapping[str, Sequence[str]]
+) -> list[str]:
     bench, verify = row.bench, row.verify
     return [
         ">" if row.status == "chosen" else "",
@@ -121,7 +124,7 @@ def _row(row: CandidateRecord, compared: _Compared, notes: list[str]) -> list[st
         figures.error(verify.error) if verify else figures.NOTHING,
         figures.percent(verify.accuracy) if verify else figures.NOTHING,
         figures.byte_size(row.build.size_bytes) if row.build else figures.NOTHING,
-        _status(row, notes),
+        _status(row, notes, sharing),
     ]
 
 
@@ -138,10 +141,18 @@ def _bench(row: CandidateRecord | None) -> BenchRecord | None:
     return row.bench if row is not None else None
 
 
-def _status(row: CandidateRecord, notes: list[str]) -> str:
+def _sharing(rows: Sequence[CandidateRecord]) -> dict[str, list[str]]:
+    """Return the labels of the rows by their reason: variants of a candidate tend to fail alike."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(row.reason, []).append(row.label)
+    return found
+
+
+def _status(row: CandidateRecord, notes: list[str], sharing: Mapping[str, Sequence[str]]) -> str:
     if not row.reason:
         return row.status
-    note = f"{row.label}: {row.reason}"
+    note = f"{', '.join(sharing[row.reason])}: {row.reason}"
     if note not in notes:
         notes.append(note)
     return f"{row.status} [{notes.index(note) + 1}]"

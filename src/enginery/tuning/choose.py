@@ -118,10 +118,11 @@ def _overlap(one: BenchRecord, other: BenchRecord) -> bool:
 
 def _nothing_left(judged: Sequence[CandidateRecord]) -> NoCandidateError:
     rows = [row for row in judged if row.role == "candidate"]
-    listed = "".join(f"\n  {row.label}: {row.reason}" for row in rows)
+    alike = {row.reason: [one.label for one in rows if one.reason == row.reason] for row in rows}
+    listed = "".join(f"\n  {', '.join(labels)}: {reason}" for reason, labels in alike.items())
     if not rows:
         return NoCandidateError("there is no candidate", mend="install or name a backend; `enginery doctor` lists them")
-    mend = "mend what failed; run `enginery doctor` to see what is here"
+    mend = "mend what failed, or ask for precision best, which tries all; `enginery doctor` lists what is here"
     if any(row.status == "rejected" for row in rows):
         mend = "allow a larger error or latency, or another precision"
     said = f"none of {len(rows)} candidates is acceptable" if len(rows) > 1 else "the only candidate is not acceptable"

@@ -20,6 +20,7 @@ from enginery.backends.base import Design
 from enginery.benchmark.base import Entry, Timer, time_in_turns
 from enginery.errors import (
     EngineryError,
+    PrecisionMismatchError,
     SourceError,
     WorkerCrashError,
     WorkerError,
@@ -157,7 +158,8 @@ def time_engines(
 
 def reason_of(error: EngineryError) -> str:
     """Say in one line of bounded length why a contestant failed."""
-    said = error.message if isinstance(error, WorkerError) else str(error)
+    # The mend of a precision that was not built is an option, which here is another candidate's.
+    said = error.message if isinstance(error, (WorkerError, PrecisionMismatchError)) else str(error)
     kind = next((word for known, word in _ENDS.items() if isinstance(error, known)), "")
     line = " | ".join(part.strip() for part in said.splitlines() if part.strip())
     if len(line) > _REASON_CHARACTERS:  # the beginning says what, the end of a log why
