@@ -55,3 +55,14 @@ def test_taken(model, rows):
     assert len(list(handed)) == 1
     with pytest.raises(DataError, match="there is no data to calibrate with"):
         list(checked(model, []))
+
+
+def test_an_input_that_never_varies_is_told_beside_one_that_does(rows):
+    """A scale or a mask of ones is no reason to refuse what else was recorded."""
+    x, scale = ir.val("x", ir.DataType.FLOAT, ["n", 3]), ir.val("scale", ir.DataType.FLOAT, [1])
+    product = ir.node("Mul", [x, scale])
+    graph = ir.Graph([x, scale], product.outputs, nodes=[product], opset_imports={"": 17})
+    said = []
+    feeds = {"x": rows, "scale": np.float32([2])}
+    list(checked(ir.Model(graph, ir_version=8), [feeds], {"x": rows, "scale": np.float32([1])}, said.append))
+    assert said == ["the data for 'scale' is 2 everywhere: ranges that follow from it hold for no other value"]

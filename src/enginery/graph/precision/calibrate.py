@@ -51,7 +51,7 @@ def calibrate(
         kinds = ", ".join(OPERATORS)
         raise GraphError(f"the graph has none of the operators that are quantised ({kinds})", mend="keep it in fp16")
     seen = {name: Histogram(counting=method != "minmax") for name in names}
-    count = _watch(copy, checked(copy, batches, examples), seen)
+    count = _watch(copy, checked(copy, batches, examples, say), seen)
     _check_seen(seen)
     if say is not None:
         say(f"calibrated {len(names)} tensors, by {method} over {count} batches")

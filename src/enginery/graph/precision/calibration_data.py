@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,17 +25,20 @@ _FACTOR = 16.0
 """How many times larger or smaller than the example inputs the data may be."""
 
 
-def checked(model: ir.Model, batches: Iterable[Feeds], examples: Feeds | None = None) -> Iterator[Feeds]:
+def checked(
+    model: ir.Model, batches: Iterable[Feeds], examples: Feeds | None = None, say: Callable[[str], None] | None = None
+) -> Iterator[Feeds]:
     """Hand batches on, and refuse those from which no range follows, the last with the whole seen.
 
     Args:
         model: whose inputs they are.
         batches: arrays by name, a dict for each call.
         examples: inputs that are known to be like real ones; None where there are none.
+        say: told of an input that is the same number everywhere, beside others that vary.
 
     Raises:
         DataError: there is none, or one row alone; an input is missing, or has another type or shape than the
-            model's, is not finite, is the same number everywhere, or is far larger or smaller than the examples.
+            model's, is not finite, or is far larger or smaller than the examples; or none varies.
     """
     infos = tensor_infos(model.graph.inputs)
     ends: dict[str, tuple[float, float]] = {}
@@ -53,6 +56,7 @@ def checked(model: ir.Model, batches: Iterable[Feeds], examples: Feeds | None = 
     if rows == 1:
         mend = "record a hundred real inputs or more"
         raise DataError("there is one row of data to calibrate with: no range follows from it", mend=mend)
+    _check_variation(ends, say)
     for name, (low, high) in ends.items():
         _check_ends(name, low, high, None if examples is None else examples.get(name))
 
@@ -86,11 +90,19 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
     )
 
 
+def _check_variation(ends: Mapping[str, tuple[float, float]], say: Callable[[str], None] | None) -> None:
+    """Refuse data of which no input varies; say which does not, beside others that do."""
+    constant = {name: low for name, (low, high) in ends.items() if low == high}
+    for name, value in constant.items():
+        if len(constant) == len(ends):
+            mend = "record real inputs: ranges that follow from these are wrong for all others"
+            raise DataError(f"the data for {name!r} is {value:g} everywhere", mend=mend)
+        if say is not None:
+            say(f"the data for {name!r} is {value:g} everywhere: ranges that follow from it hold for no other value")
+
+
 def _check_ends(name: str, low: float, high: float, example: Array | None) -> None:
-    if low == high:
-        mend = "record real inputs: ranges that follow from these are wrong for all others"
-        raise DataError(f"the data for {name!r} is {low:g} everywhere", mend=mend)
-    if example is None or example.dtype.kind != "f" or not example.size or float(np.ptp(example)) == 0:
+    if low == high or example is None or example.dtype.kind != "f" or not example.size or float(np.ptp(example)) == 0:
         return
     largest, known = max(-low, high), float(np.abs(example).max())
     if not known / _FACTOR <= largest <= known * _FACTOR:
