@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 
 from enginery import steps
@@ -103,6 +104,24 @@ def test_kept_ranges_that_are_damaged(design, images, tmp_path):
     assert quantiser(design, data, progress).ranges(design) == whole
     assert "is damaged, and the data is run again" in progress.lines[0]
     assert kept.read_text() == text
+
+
+def test_what_a_backend_has_no_kernel_for_stays_as_it_is(tmp_path, monkeypatch):
+    """Its plan says of a depthwise convolution on TensorRT 8 that it stays, and why."""
+    monkeypatch.setenv("ENGINERY_CACHE", str(tmp_path / "cache"))
+    model = ir.from_onnx_text("""<ir_version: 9, opset_import: ["": 17]> g (float[n, 2, 4, 4] image)
+        => (float[n, 2, 2, 2] y) <float[2, 1, 3, 3] w = {1, 2, 3, 4, 5, 6, 7, 8, 9, 9, 8, 7, 6, 5, 4, 3, 2, 1},
+        float[2, 2, 1, 1] v = {1, -1, 2, 3}> { [dense] a = Conv(image, v) [deep] y = Conv <group = 2> (a, w) }""")
+    path = tmp_path / "deep.onnx"
+    files.save(model, path)
+    design = Design(path, graph_sha256=files.hash_model(path))
+    shapes = parse_shapes(["image=4x2x4x4"])
+    data = [{"image": np.random.default_rng(0).standard_normal((4, 2, 4, 4)).astype(np.float32)}]
+    given = make_quantiser(data, "minmax", None, shapes, tmp_path, Progress())
+    offered = replace(OFFERED, int8_form="symmetric8", int8_rest="fp16")
+    plan = quantised(design, BuildSpec(shapes, "int8"), offered, given)[1].plan
+    assert plan.nodes == {"dense": "int8", "deep": "fp16"}
+    assert "its backend has no kernel" in plan.reasons["deep"]
 
 
 def test_data_that_is_read_once(design, images, tmp_path):

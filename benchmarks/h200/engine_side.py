@@ -100,7 +100,7 @@ def quantise(state: State, *, graph: str, output: str, cases: str, name: str) ->
     with np.load(cases) as recorded:
         np.savez(data, **{name: recorded[f"in_{name}"]})
     begin = time.perf_counter()
-    steps.quantize(Path(graph), Path(output), data=data)
+    steps.quantize(Path(graph), Path(output), data=data, form="symmetric8")
     return {"seconds": time.perf_counter() - begin}
 
 

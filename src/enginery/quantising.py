@@ -31,6 +31,7 @@ __all__ = [
 ]  # fmt: skip
 
 _REASON = "all that can read it do"
+_NO_KERNEL = "it could read INT8, and its backend has no kernel for such a convolution"
 _LOW = frozenset({"int8", "fp8"})
 _FORMAT = "1"  # of the ranges that are kept; a change of how they are found changes it
 
@@ -231,8 +232,8 @@ def quantised(
     low = _LOW & {spec.precision, *(spec.plan.nodes.values() if spec.plan else ())}
     if quantiser is None or not low:
         return _with_small_weights(design, weight_bits or 8), spec
-    plan = spec.plan or _full_plan(design, spec.precision, offered.int8_rest)
     form = "fp8" if "fp8" in low else offered.int8_form
+    plan = spec.plan or _full_plan(design, spec.precision, offered.int8_rest, form)
     return quantiser.quantise(design, plan, form), replace(spec, plan=plan)
 
 
@@ -276,7 +277,7 @@ def _quantised_contestant(
 ) -> Contestant:
     form = "fp8" if contestant.precision == "fp8" else contestant.int8_form
     try:
-        plan = contestant.plan or _full_plan(design, contestant.precision, contestant.int8_rest)
+        plan = contestant.plan or _full_plan(design, contestant.precision, contestant.int8_rest, form)
         made = quantiser.quantise(design, plan, form)
     except GraphError as error:
         return replace(contestant, missing=str(error))
@@ -292,14 +293,19 @@ def _is_quantised(design: Design) -> bool:
     return any(node.op_type == "QuantizeLinear" for node in base.all_nodes(files.load(design.path)))
 
 
-def _full_plan(design: Design, precision: str, rest: str) -> PrecisionPlan:
-    """Return the plan in which every node of a design that can be int8 (or fp8) is."""
+def _full_plan(design: Design, precision: str, rest: str, form: str) -> PrecisionPlan:
+    """Return the plan in which every node of a design is int8 (or fp8) that can be, and for which there are kernels."""
     from enginery.graph import base, files
 
-    nodes = base.quantisable(files.load(design.path))
+    graph = files.load(design.path)
+    nodes = base.quantisable(graph, form)
     if precision == "fp8" and rest == "fp16":
         rest = "bf16"  # the scales of weights, largest / 448, are often too small for fp16
-    return PrecisionPlan(rest, dict.fromkeys(nodes, precision), dict.fromkeys(nodes, _REASON))
+    left = [name for name in base.quantisable(graph) if name not in set(nodes)]
+    return PrecisionPlan(
+        rest, {**dict.fromkeys(nodes, precision), **dict.fromkeys(left, rest)},
+        {**dict.fromkeys(nodes, _REASON), **dict.fromkeys(left, _NO_KERNEL)},
+    )  # fmt: skip
 
 
 def _with_small_weights(design: Design, bits: int) -> Design:

@@ -157,8 +157,8 @@ def quantize(
         output: path of the ONNX file.
         data: recorded inputs, a hundred real ones or more: the ranges follow from them.
         method: how a range follows from the values: ``minmax``, ``entropy`` or ``percentile``.
-        form: of the numbers: ``symmetric`` for TensorRT, ``asymmetric`` for OpenVINO, ``whole`` for ONNX Runtime on
-            CPUs; see `enginery.graph.precision.forms.FORMS`.
+        form: of the numbers: ``symmetric`` for TensorRT (``symmetric8`` for 8.5 and 8.6), ``asymmetric`` for OpenVINO,
+            ``whole`` for ONNX Runtime on CPUs; see `enginery.graph.precision.forms.FORMS`.
         exclude: names of nodes that stay as they are.
         shapes: the profile of each input.
         example_inputs: as for `export`.

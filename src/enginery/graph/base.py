@@ -585,14 +585,18 @@ def module_path(node: ir.Node) -> str:
     return ".".join(module_parts(node))
 
 
-def quantisable(model: ir.Model) -> tuple[str, ...]:
-    """Return the names of the nodes that can read INT8; see `enginery.graph.precision.quantisable.quantisable`."""
+def quantisable(model: ir.Model, form: str = "symmetric") -> tuple[str, ...]:
+    """Return the names of the nodes that read INT8 in a form where no plan names any.
+
+    See `enginery.graph.precision.quantisable.quantisable`.
+    """
     from enginery.graph.infer import infer_shapes
+    from enginery.graph.precision.forms import FORMS
     from enginery.graph.precision.quantisable import quantisable as find
 
     copy = model.clone()
     infer_shapes(copy)
-    return tuple(node.name or "" for node in find(copy))
+    return tuple(node.name or "" for node in find(copy, few_depthwise=FORMS[form].few_depthwise))
 
 
 def calibrate(

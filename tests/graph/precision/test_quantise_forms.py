@@ -122,6 +122,23 @@ def quantiser_of(model: ir.Model, name: str, index: int) -> ir.Node:
     return node.inputs[index].producer().inputs[0].producer()
 
 
+def test_depthwise_convolutions_without_a_kernel():
+    """TensorRT 8 has one for three by three before a Relu; others are quantised where a plan names them alone."""
+    model = with_weights("""<ir_version: 9, opset_import: ["": 17]> g (float[n, 4, 8, 8] x) => (float[n, 4, 8, 8] y) {
+        [dense] a = Conv <pads = [1, 1, 1, 1]> (x, w) b = Relu(a)
+        [small] c = Conv <pads = [1, 1, 1, 1], group = 4> (b, small_w) d = Relu(c)
+        [bare] e = Conv <pads = [1, 1, 1, 1], group = 4> (d, small_v) f = HardSwish(e)
+        [large] h = Conv <pads = [2, 2, 2, 2], group = 4> (f, large_w) y = Relu(h)
+    }""", w=(4, 4, 3, 3), small_w=(4, 1, 3, 3), small_v=(4, 1, 3, 3), large_w=(4, 1, 5, 5))  # fmt: skip
+    assert quantisable(model) == ("dense", "small", "bare", "large")
+    assert quantisable(model, "symmetric8") == ("dense", "small")
+    ranges = calibrate(model, [{"x": np.random.default_rng(1).standard_normal((2, 4, 8, 8)).astype(np.float32)}])
+    read = {node: read_by(quantize(model, ranges, form="symmetric8"), node, 0) for node in ("dense", "small", "bare")}
+    assert read == {"dense": "DequantizeLinear", "small": "DequantizeLinear", "bare": "Relu"}
+    asked = quantize(model, ranges, nodes=("large",), form="symmetric8")
+    assert read_by(asked, "large", 0) == "DequantizeLinear"
+
+
 def test_products_of_two_activations(run):
     """OpenVINO's attention has no zero points: what may be negative is signed, what a Softmax makes is not."""
     model = with_weights(ATTENTION, w1=(16, 16), w2=(16, 16))

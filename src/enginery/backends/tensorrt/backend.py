@@ -16,7 +16,15 @@ from enginery.backends import get
 from enginery.backends.base import Availability, Built, Capabilities, Definition, Runner
 from enginery.backends.partitioned import is_partitioned, open_partitioned
 from enginery.backends.tensorrt.options import read_options, read_session_options
-from enginery.backends.tensorrt.versions import LIBRARIES, Library, lacking, load_api, opset_ceiling, precisions
+from enginery.backends.tensorrt.versions import (
+    LIBRARIES,
+    Library,
+    int8_form,
+    lacking,
+    load_api,
+    opset_ceiling,
+    precisions,
+)
 from enginery.errors import BackendUnavailableError
 from enginery.machine import compute_capability, describe_machine
 from enginery.records import FindingRecord, GraphRecord, MachineRecord, ManifestRecord
@@ -82,8 +90,9 @@ class TensorRTBackend:
             unsupported = unsupported_operators(load_api(self.name), graph)
         lacks = lacking(self.library, version, own)
         return Capabilities(
-            offered, ceiling, _MIN_OPSET, unsupported=unsupported, profiles=True, int8_rest="fp16", lacks=lacks
-        )
+            offered, ceiling, _MIN_OPSET, unsupported=unsupported, profiles=True, int8_rest="fp16", lacks=lacks,
+            int8_form=int8_form(self.library, version),
+        )  # fmt: skip
 
     def variants(self, graph: GraphRecord, machine: MachineRecord) -> tuple[dict[str, Option], ...]:
         """Return what may beat the defaults: profiles of one size where sizes vary, else the highest level.

@@ -27,6 +27,7 @@ __all__ = [
     "ParserError",
     "capability_names",
     "element_type",
+    "int8_form",
     "lacking",
     "lacks_kernels_for",
     "layer_metadata",
@@ -449,6 +450,16 @@ def precisions(library: Library, version: str, capability: str = "") -> frozense
     if release_of(version) >= _TYPED_FROM[library.module]:
         named |= {"bf16", "fp8"}
     return frozenset(name for name in named if not capability or supports(capability, name))
+
+
+def int8_form(library: Library, version: str) -> str:
+    """Return how a version best reads INT8: a name of `enginery.graph.precision.forms.FORMS`.
+
+    Example:
+        >>> int8_form(LIBRARIES["tensorrt"], "8.6.1"), int8_form(LIBRARIES["tensorrt"], "10.9.0")
+        ('symmetric8', 'symmetric')
+    """
+    return "symmetric" if release_of(version) >= _TYPED_FROM[library.module] else "symmetric8"
 
 
 def lacking(library: Library, version: str, capability: str = "") -> dict[str, str]:

@@ -33,6 +33,8 @@ class Form:
             the numbers come out the same, and the pooling is of integers.
         whole: whether biases and what a convolution or sum makes are quantised too, for a library that computes
             nothing in integers unless all around a node is.
+        few_depthwise: whether of depthwise convolutions only those of three by three before a Relu are quantised, where
+            nothing names the nodes: for others TensorRT 8.6 has no INT8 kernel, and computes them in float32.
         block: how many numbers of a weight share a scale; 0 where all of an output channel do.
         lowest_opset: that has these types.
     """
@@ -43,20 +45,23 @@ class Form:
     both_branches: bool = False
     before_pooling: bool = False
     whole: bool = False
+    few_depthwise: bool = False
     block: int = 0
     lowest_opset: int = 13
 
 
 FORMS = {
     "symmetric": Form(),
+    "symmetric8": Form(few_depthwise=True),
     "asymmetric": Form(activation="UINT8", multiplied="INT8", both_branches=True, before_pooling=True),
     "whole": Form(activation="UINT8", both_branches=True, whole=True),
     "fp8": Form(activation="FLOAT8E4M3FN", weight="FLOAT8E4M3FN", lowest_opset=19),
     "weights8": Form(activation=""),
     "weights4": Form(activation="", weight="INT4", block=32, lowest_opset=21),
 }
-"""By name: ``symmetric`` for TensorRT, ``asymmetric`` for OpenVINO, ``whole`` for ONNX Runtime on CPUs, ``fp8`` for
-GPUs that compute in it, ``weights8`` and ``weights4`` for the weights of matrix products alone."""
+"""By name: ``symmetric`` for TensorRT (``symmetric8`` for its versions 8), ``asymmetric`` for OpenVINO, ``whole`` for
+ONNX Runtime on CPUs, ``fp8`` for GPUs that compute in it, ``weights8`` and ``weights4`` for the weights of matrix
+products alone."""
 
 
 @dataclass(frozen=True)

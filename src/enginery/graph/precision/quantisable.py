@@ -32,6 +32,7 @@ _FUSED = ("Relu", "Clip", "LeakyRelu", "HardSwish", "HardSigmoid", "Sigmoid", "P
 """What libraries compute together with the convolution before it."""
 
 _MATRIX = 2
+_THREE_BY_THREE = (3, 3)
 
 
 @dataclass(frozen=True)
@@ -51,13 +52,18 @@ class Slot:
     axis: int | None = None
 
 
-def quantisable(model: ir.Model) -> tuple[ir.Node, ...]:
+def quantisable(model: ir.Model, *, few_depthwise: bool = False) -> tuple[ir.Node, ...]:
     """Return the nodes of the main graph that can read INT8, in their order.
 
     These are convolutions and matrix products in float32 with an activation to quantise, and sums of two activations
     of one shape behind a convolution.
+
+    Args:
+        model: its shapes are known.
+        few_depthwise: see `enginery.graph.precision.forms.Form`.
     """
-    return tuple(node for node in model.graph if node.name and (_is_product(node) or _is_residual(node)))
+    able = (node for node in model.graph if node.name and (_is_product(node) or _is_residual(node)))
+    return tuple(node for node in able if not few_depthwise or not _is_depthwise(node) or _is_small_with_relu(node))
 
 
 def slots(node: ir.Node) -> Iterator[Slot]:
@@ -112,6 +118,21 @@ def _is_residual(node: ir.Node) -> bool:
     one, other = (value for value in node.inputs if value is not None)
     same = one.shape is not None and one.shape == other.shape and one is not other
     return same and _is_float32(one) and any(ends_convolution(value) for value in (one, other))
+
+
+def _is_depthwise(node: ir.Node) -> bool:
+    """Say whether a node is a convolution each of whose filters sees one channel."""
+    group, weight = node.attributes.get("group"), node.inputs[1]
+    if not is_op(node, "Conv") or group is None or group.as_int() == 1 or weight is None or weight.shape is None:
+        return False
+    return weight.shape[1] == 1
+
+
+def _is_small_with_relu(node: ir.Node) -> bool:
+    """Say whether a convolution is of three by three, and a Relu alone reads it."""
+    weight, uses = node.inputs[1], list(node.outputs[0].uses())
+    small = weight is not None and weight.shape is not None and weight.shape[2:] == _THREE_BY_THREE
+    return small and len(uses) == 1 and not node.outputs[0].is_graph_output() and is_op(uses[0].node, "Relu")
 
 
 def _is_float32(value: ir.Value) -> bool:

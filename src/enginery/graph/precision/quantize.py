@@ -48,7 +48,7 @@ def quantize(
     needed = FORMS[form].lowest_opset
     copy = model.clone() if version >= needed else convert_opset(model, needed)
     infer_shapes(copy)
-    chosen = _choose(copy, nodes, exclude)
+    chosen = _choose(copy, nodes, exclude, few_depthwise=FORMS[form].few_depthwise)
     ranges = batches if isinstance(batches, Ranges) else calibrate(model, batches, method=method)
     counted = Quantiser(copy, ranges, FORMS[form]).run(chosen)
     if chosen and not any(is_op(node, "DequantizeLinear") for node in all_nodes(copy)):
@@ -70,7 +70,9 @@ def _check_graph(model: ir.Model) -> None:
         raise GraphError(f"the graph has opset {version}, and scales per channel came with {_LOWEST_OPSET}", mend=mend)
 
 
-def _choose(model: ir.Model, nodes: Iterable[str] | None, exclude: Sequence[str]) -> list[ir.Node]:
+def _choose(
+    model: ir.Model, nodes: Iterable[str] | None, exclude: Sequence[str], *, few_depthwise: bool
+) -> list[ir.Node]:
     """Return the nodes that shall read INT8, in the graph's order.
 
     Raises:
@@ -78,7 +80,8 @@ def _choose(model: ir.Model, nodes: Iterable[str] | None, exclude: Sequence[str]
         GraphError: a node cannot read INT8.
     """
     able = {node.name or "": node for node in quantisable(model)}
-    asked = list(able) if nodes is None else list(nodes)
+    named = [node.name or "" for node in quantisable(model, few_depthwise=few_depthwise)] if nodes is None else nodes
+    asked = list(named)
     known = {node.name or "": node for node in all_nodes(model)}
     for name in (*asked, *exclude):
         if name not in known:
