@@ -19,7 +19,6 @@ from benchmarks.h200 import arenas, inspecting, mishaps, odd_graphs, plans, timi
 from benchmarks.h200.answering import answer
 from benchmarks.h200.jobs import ERRORS
 from benchmarks.h200.pixels import take_bytes
-from enginery.graph.base import all_nodes, load_model
 from enginery.optional import version
 from enginery.plain import to_plain
 from enginery.spec import PrecisionPlan
@@ -76,9 +75,8 @@ def _keeping(
 ) -> tuple[Path, PrecisionPlan]:
     """Return the simplified graph, in which every node has a name, and the plan that keeps some operators."""
     simplified = output.with_suffix(".onnx")
-    enginery.export(graph, simplified, shapes=_parsed(shapes), simplify=True)
-    nodes = [node.name or "" for node in all_nodes(load_model(simplified)) if node.op_type in kept]
-    return simplified, PrecisionPlan(precision, dict.fromkeys(nodes, "fp32"))
+    nodes = plans.simplify(graph, simplified, _parsed(shapes))
+    return simplified, PrecisionPlan(precision, {name: "fp32" for name, kind in nodes.items() if kind in kept})
 
 
 def _parsed(shapes: Mapping[str, str]) -> dict[str, enginery.Shape]:

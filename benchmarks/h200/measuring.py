@@ -69,9 +69,10 @@ def take_engines_turns(
     run: Run, engines: Mapping[str, Path], model: str, batch: int, baselines: Mapping[str, Side] | None = None
 ) -> tuple[dict[str, list[float]], dict[str, Any]]:
     """Let engines and baselines take turns on the device alone; returns milliseconds by label, and how each opened."""
+    sides = baselines or {}
     case = min((size for size in run.batches if size >= batch), default=run.largest)
     calls = (200 if batch == 1 else 20) if run.real else 2
-    turns: dict[str, list[float]] = {label: [] for label in (*engines, *(baselines or {}))}
+    turns: dict[str, list[float]] = {label: [] for label in (*engines, *sides)}
     opened = {
         label: run.ask_kept("open_engine", limit_s=60, engine=engine, case=run.case(model, case), rows=batch)
         for label, engine in engines.items()
@@ -81,7 +82,7 @@ def take_engines_turns(
         if label in engines:
             return float(run.ask_kept("engine_turn", limit_s=20, engine=engines[label], calls=calls))
         asked: dict[str, Any] = {"model": model, "batch": batch, "kind": label, "calls": calls}
-        return float((baselines or {})[label].ask("turn", limit_s=20, **asked))
+        return float(sides[label].ask("turn", limit_s=20, **asked))
 
     order = deque(turns)
     for _ in range(_ROUNDS):

@@ -13,8 +13,8 @@ from unittest import mock
 import numpy as np
 
 import enginery
+from benchmarks.h200 import plans
 from benchmarks.h200.odd_graphs import write_graph
-from enginery.graph.base import all_nodes, load_model
 from enginery.spec import PrecisionPlan
 from enginery.storage import hash_file
 
@@ -156,8 +156,7 @@ def not_a_number(folder: Path, backend: str, _: str) -> None:
 
 def _halved(graph: Path, simplified: Path) -> PrecisionPlan:
     """Simplify a graph, and name every node for half precision: a flag alone would let the builder choose."""
-    enginery.export(graph, simplified, simplify=True)
-    return PrecisionPlan("fp32", {node.name or "": "fp16" for node in all_nodes(load_model(simplified))})
+    return PrecisionPlan("fp32", dict.fromkeys(plans.simplify(graph, simplified), "fp16"))
 
 
 MISHAPS: dict[str, Callable[[Path, str, str], None]] = {

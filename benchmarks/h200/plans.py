@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import enginery
+from enginery.graph.base import all_nodes, load_model
 from enginery.records import LayerRecord
 from enginery.storage import read_layers
 
-__all__ = ["HANDLERS", "read_back"]
+__all__ = ["HANDLERS", "read_back", "simplify"]
 
 _BITS = {"fp32": 32, "tf32": 32, "fp16": 16, "bf16": 16, "int8": 8}
 _UNTOLD = "not told"
@@ -40,6 +41,12 @@ def follow_plans(state: dict[str, Any], *, folder: str, backend: str, options: M
         found[name] = {**read_back(planned, read_layers(engine.folder)), "notes": notes}
     differing = sum(len(one["differing"]) if "error" not in one else 1 for one in found.values())
     return {"cases": found, "differing": differing}
+
+
+def simplify(graph: Path, simplified: Path, shapes: Mapping[str, enginery.Shape] | None = None) -> dict[str, str]:
+    """Write a graph as a build simplifies it, for a plan to name its nodes; returns each one's operator by name."""
+    enginery.export(graph, simplified, shapes=shapes, simplify=True)
+    return {node.name or "": node.op_type for node in all_nodes(load_model(simplified))}
 
 
 def read_back(planned: Mapping[str, str], layers: Sequence[LayerRecord]) -> dict[str, Any]:

@@ -73,8 +73,8 @@ def build(run: Run) -> None:
             shared = [pool.submit(_work, run, yard, f"0-{at}", 0, timed=run.gpus == 1) for at in range(run.jobs)]
             if not run.alone:
                 shared.append(pool.submit(making.prepare_baselines, run))
-            if run.gpus < 3 and not run.alone:
-                shared.append(pool.submit(_prove_alone, run))
+                if run.gpus < 3:
+                    shared.append(pool.submit(_prove_alone, run))
             if run.gpus == 2:
                 shared.append(pool.submit(proving.environments, run))
             futures = [pool.submit(_work, run, yard, str(gpu), gpu, timed=True) for gpu in range(1, run.gpus - 1)]

@@ -298,10 +298,10 @@ def _full_plan(design: Design, precision: str, rest: str, form: str) -> Precisio
     from enginery.graph import base, files
 
     graph = files.load(design.path)
-    nodes = base.quantisable(graph, form)
+    nodes = dict.fromkeys(base.quantisable(graph, form))
     if precision == "fp8" and rest == "fp16":
         rest = "bf16"  # the scales of weights, largest / 448, are often too small for fp16
-    left = [name for name in base.quantisable(graph) if name not in set(nodes)]
+    left = [name for name in base.quantisable(graph) if name not in nodes]
     return PrecisionPlan(
         rest, {**dict.fromkeys(nodes, precision), **dict.fromkeys(left, rest)},
         {**dict.fromkeys(nodes, _REASON), **dict.fromkeys(left, _NO_KERNEL)},

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from enginery.graph.passes.base import constant_value, is_op
+from enginery.graph.passes.base import constant_value, is_op, only_reader
 
 if TYPE_CHECKING:
     import numpy as np
@@ -87,11 +87,9 @@ def read_tensors(model: ir.Model) -> tuple[ir.Value, ...]:
 
 def activation_after(value: ir.Value) -> ir.Value:
     """Return the tensor after the activation function that alone reads one; the tensor itself where none does."""
-    uses = list(value.uses())
-    if len(uses) != 1 or value.is_graph_output():
-        return value
-    reader = uses[0].node
-    return reader.outputs[0] if is_op(reader, *_FUSED) and uses[0].idx == 0 else value
+    reader = only_reader(value)
+    fused = reader is not None and is_op(reader, *_FUSED) and reader.inputs[0] is value
+    return reader.outputs[0] if reader is not None and fused else value
 
 
 def ends_convolution(value: ir.Value) -> bool:
@@ -130,9 +128,9 @@ def _is_depthwise(node: ir.Node) -> bool:
 
 def _is_small_with_relu(node: ir.Node) -> bool:
     """Say whether a convolution is of three by three, and a Relu alone reads it."""
-    weight, uses = node.inputs[1], list(node.outputs[0].uses())
+    weight, reader = node.inputs[1], only_reader(node.outputs[0])
     small = weight is not None and weight.shape is not None and weight.shape[2:] == _THREE_BY_THREE
-    return small and len(uses) == 1 and not node.outputs[0].is_graph_output() and is_op(uses[0].node, "Relu")
+    return small and reader is not None and is_op(reader, "Relu")
 
 
 def _is_float32(value: ir.Value) -> bool:
