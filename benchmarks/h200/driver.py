@@ -48,6 +48,7 @@ STAGES: tuple[Stage, ...] = (
     Stage("partition", proving.partition, 1),
     Stage("same_plan", proving.same_plan, 1),
     Stage("cache", proving.cache, 55),
+    Stage("large_cache", proving.large_cache, 140),
     Stage("threads", measuring.threads, 15),
     Stage("memory", measuring.memory, 15),
     Stage("breakdown", measuring.breakdown, 25),

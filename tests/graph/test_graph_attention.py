@@ -7,8 +7,9 @@ import onnx_ir as ir
 import pytest
 
 from enginery.graph.agree import difference
-from enginery.graph.base import split_layer_norms
+from enginery.graph.base import patches_by_product, split_layer_norms
 from enginery.graph.infer import infer_shapes
+from enginery.graph.passes.patch_products import PatchProducts
 from enginery.graph.passes.plain_shapes import PlainShapes
 from enginery.graph.passes.split_layer_norm import SplitLayerNorm
 from enginery.graph.passes.straighten_attention import StraightenAttention
@@ -247,3 +248,63 @@ def test_layer_norm_whose_mean_is_read_stays(graph_of):
         s=np.ones(8, np.float32),
     )
     assert split_layer_norms(model) is model
+
+
+PATCHES = """<ir_version: 8, opset_import: ["" : 17]> g (float[n, 3, 8, 12] x) => (float[n, t, 5] y) {{
+  c = Conv<kernel_shape = [4, 6], strides = [4, 6]{attributes}>(x, w{bias})
+  r = Reshape<allowzero = {allowzero}>(c, s)
+  y = Transpose<perm = {perm}>(r)
+}}"""
+
+
+def patches_graph(graph_of, *, bias=", b", attributes="", allowzero=0, perm="[0, 2, 1]", shape=(0, 5, 4)):
+    """Return a graph that makes four tokens of pictures of 8 by 12."""
+    draw = np.random.default_rng(0).standard_normal
+    text = PATCHES.format(bias=bias, attributes=attributes, allowzero=allowzero, perm=perm)
+    weights, shift = draw((5, 3, 4, 6)).astype(np.float32), draw(5).astype(np.float32)
+    given = {"b": shift} if bias else {}
+    return graph_of(text, w=weights, s=np.array(shape, np.int64), **given)
+
+
+@pytest.mark.parametrize("bias", ["", ", b"])
+@pytest.mark.parametrize("shape", [(0, 5, 4), (0, 5, -1), (-1, 5, 4)])
+@pytest.mark.parametrize("batch", [1, 3])
+def test_tokens_of_patches_by_a_product_are_the_same(bias, shape, batch, graph_of, run_ort):
+    """With a bias and without one, however the Reshape says its sizes, at any batch; the convolution is gone."""
+    model = patches_graph(graph_of, bias=bias, shape=shape)
+    x = np.random.default_rng(1).standard_normal((batch, 3, 8, 12)).astype(np.float32)
+    changed = patches_by_product(model)
+    assert [node.op_type for node in changed.graph if node.op_type not in ("Constant", "Reshape", "Transpose")] == [
+        "MatMul", *(["Add"] if bias else []),
+    ]  # fmt: skip
+    assert "Conv" in {node.op_type for node in model.graph}
+    assert PatchProducts().ensures(changed) == ""
+    assert "w" not in changed.graph.initializers
+    assert difference([run_ort(model, x=x)], [run_ort(changed, x=x)]) == ""
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"attributes": ", pads = [0, 0, 4, 6]", "shape": (0, 5, -1)},
+        {"attributes": ", dilations = [2, 1]", "shape": (0, 5, -1)},
+        {"attributes": ', auto_pad = "SAME_UPPER"'},
+        {"perm": "[2, 0, 1]"},
+        {"perm": "[0, 1, 2]"},
+        {"shape": (0, 4, 5)},
+        {"shape": (4, 5, -1)},
+        {"shape": (0, 5, 4), "allowzero": 1},
+    ],
+)
+def test_what_is_no_embedding_of_patches_stays(other, graph_of):
+    """Overlapping or padded patches, and tokens in another order, are left to the convolution."""
+    model = patches_graph(graph_of, **other)
+    assert patches_by_product(model) is model
+
+
+def test_a_convolution_that_is_read_twice_stays(graph_of):
+    """Its own result is asked for as well."""
+    model = patches_graph(graph_of)
+    conv = model.graph[0]
+    model.graph.outputs.append(conv.outputs[0])
+    assert patches_by_product(model) is model

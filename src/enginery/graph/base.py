@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from enginery.graph.cuts import Cuts
+    from enginery.graph.passes.base import Pass
     from enginery.graph.precision.convert import Loss
     from enginery.spec import PrecisionPlan, Shape
 
@@ -52,6 +53,7 @@ __all__ = [
     "module_path",
     "normalise",
     "partition",
+    "patches_by_product",
     "plan_from_json",
     "plan_to_json",
     "quantisable",
@@ -667,7 +669,18 @@ def split_layer_norms(model: ir.Model) -> ir.Model:
     """Return the same graph with layer normalisations in parts; the graph itself where it has none to split."""
     from enginery.graph.passes.split_layer_norm import SplitLayerNorm
 
-    one = SplitLayerNorm()
+    return _changed(model, SplitLayerNorm())
+
+
+def patches_by_product(model: ir.Model) -> ir.Model:
+    """Return the same graph with patches embedded by a matrix product; the graph itself where it embeds none."""
+    from enginery.graph.passes.patch_products import PatchProducts
+
+    return _changed(model, PatchProducts())
+
+
+def _changed(model: ir.Model, one: Pass) -> ir.Model:
+    """Return a copy of a graph after one pass; the graph itself where there is nothing for it to do."""
     if not one.requires(model):
         return model
     copy = model.clone()
