@@ -29,7 +29,8 @@ class PatchProducts(Pass):
     That is how vision transformers make tokens of pictures: a convolution whose kernel is as large as its stride, its
     result flattened, and its channels put last (Dosovitskiy et al. 2020, "An Image is Worth 16x16 Words", equation 1).
     It computes the same, and is for readers whose convolutions of so few channels are slow; it is none of the passes
-    that every graph gets.
+    that every graph gets. Pictures whose number varies keep their convolution: TensorRT 8 was not seen to build the
+    other form with a dynamic batch.
     """
 
     name = "embed patches by a product"
@@ -60,68 +61,67 @@ class _Embedding:
 
     Args:
         weights: [channels out, channels, patch height, patch width].
-        grid: how many patches there are in height and width.
+        rows, columns: how many patches there are in height and width.
     """
 
     conv: ir.Node
     reshape: ir.Node
     transpose: ir.Node
     weights: Array
-    grid: tuple[int, int]
+    rows: int
+    columns: int
 
 
 def _found(conv: ir.Node) -> _Embedding | None:
-    if not is_op(conv, "Conv") or conv.graph is None:
-        return None
-    weights = constant_value(conv.inputs[1])
-    grid = None if weights is None or weights.ndim != _RANK else _grid(conv, weights.shape)
+    weights = constant_value(conv.inputs[1]) if is_op(conv, "Conv") and conv.graph is not None else None
+    sizes = None if weights is None or conv.inputs[0] is None else _sizes(conv.inputs[0].shape)
     reshape = only_reader(conv.outputs[0])
-    if weights is None or grid is None or reshape is None or not is_op(reshape, "Reshape"):
+    transpose = None if reshape is None else only_reader(reshape.outputs[0])
+    if weights is None or sizes is None or reshape is None or transpose is None or not _is_patchwise(conv, weights):
         return None
-    transpose = only_reader(reshape.outputs[0])
-    if transpose is None or not is_op(transpose, "Transpose") or not _flattens(reshape, len(weights), grid):
+    batch, _, *picture = sizes
+    (rows, rest), (columns, other_rest) = map(divmod, picture, weights.shape[2:])
+    if rest or other_rest or not _flattens(reshape, (batch, len(weights), rows * columns)):
         return None
-    if list(transpose.attributes.get_ints("perm", [])) != _TOKENS_FIRST:
+    if not is_op(transpose, "Transpose") or list(transpose.attributes.get_ints("perm", [])) != _TOKENS_FIRST:
         return None
-    return _Embedding(conv, reshape, transpose, weights, grid)
+    return _Embedding(conv, reshape, transpose, weights, rows, columns)
 
 
-def _grid(conv: ir.Node, weights: tuple[int, ...]) -> tuple[int, int] | None:
-    """Return how many patches a picture has where they neither overlap nor leave a rest; None otherwise."""
-    shape = None if conv.inputs[0] is None else conv.inputs[0].shape
-    attributes, patch = conv.attributes, weights[2:]
-    if shape is None or len(shape) != _RANK or attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID"):
-        return None
-    plain = (
-        list(attributes.get_ints("strides", [1, 1])) == list(patch)
+def _sizes(shape: ir.Shape | None) -> list[int] | None:
+    """Return the four sizes of pictures; None where one varies."""
+    sizes = [] if shape is None else [size for size in shape if isinstance(size, int)]
+    return sizes if shape is not None and len(shape) == len(sizes) == _RANK else None
+
+
+def _is_patchwise(conv: ir.Node, weights: Array) -> bool:
+    """Say whether a convolution of two dimensions steps from patch to patch, and nothing is between or around them."""
+    attributes, patch = conv.attributes, list(weights.shape[2:])
+    return (
+        attributes.get_string("auto_pad", "NOTSET") in ("NOTSET", "VALID")
+        and max(patch) > 1
+        and list(attributes.get_ints("strides", [1, 1])) == patch
         and not any(attributes.get_ints("pads", [0]))
         and all(step == 1 for step in attributes.get_ints("dilations", [1]))
         and attributes.get_int("group", 1) == 1
     )
-    height, width = shape[2], shape[3]
-    if not plain or not isinstance(height, int) or not isinstance(width, int):
-        return None
-    (rows, rest), (columns, other_rest) = divmod(height, patch[0]), divmod(width, patch[1])
-    return None if rest or other_rest else (rows, columns)
 
 
-def _flattens(reshape: ir.Node, channels: int, grid: tuple[int, int]) -> bool:
-    """Say whether a Reshape makes [batch, channels, patches] of [batch, channels, rows, columns], and nothing else."""
-    target, patches = constant_value(reshape.inputs[1]), grid[0] * grid[1]
+def _flattens(reshape: ir.Node, sizes: tuple[int, int, int]) -> bool:
+    """Say whether a Reshape makes [batch, channels, patches], of the sizes given, of the convolution's result."""
+    target = constant_value(reshape.inputs[1]) if is_op(reshape, "Reshape") else None
     if target is None or target.shape != (3,):
         return False
-    batch, middle, last = (int(size) for size in target)
-    known = reshape.inputs[0].shape if reshape.inputs[0] is not None else None
-    first = known[0] if known is not None else None
-    copied = batch == 0 and not reshape.attributes.get_int("allowzero", 0)
-    own = copied or batch == -1 or (isinstance(first, int) and batch == first)
-    return own and [middle, last].count(-1) + (batch == -1) <= 1 and middle in (channels, -1) and last in (patches, -1)
+    copied = () if reshape.attributes.get_int("allowzero", 0) else (0,)
+    first, middle, last = (int(size) for size in target)
+    batch, channels, patches = sizes
+    return first in (batch, -1, *copied) and middle in (channels, -1, *copied) and last in (patches, -1)
 
 
 def _rewrite(found: _Embedding) -> None:
     import onnx_ir as ir
 
-    conv, (rows, columns) = found.conv, found.grid
+    conv, rows, columns = found.conv, found.rows, found.columns
     size, channels, height, width = found.weights.shape
     tape = ir.tape.Tape()
 
