@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from benchmarks.h200.build_logs import time_spent
 from benchmarks.h200.jobs import Job
 from benchmarks.h200.plan import TORCH, Run, on_gpu
 from benchmarks.h200.sides import ROOT, SideError
@@ -80,8 +81,10 @@ def _cached_build(
         precision=precision if run.real else "fp32", shapes=shapes, options=options,
         variables={"ENGINERY_CACHE": str(kept), **(on_gpu(run.gpus - 1) if run.building else {})},
     )  # fmt: skip
-    keep_log(kept / "logs", run.work / "logs" / f"build-{label}.log", most=8_000_000)
-    return {**found, "cache_bytes": path.stat().st_size if path.is_file() else 0}
+    log = run.work / "logs" / f"build-{label}.log"
+    keep_log(kept / "logs", log, most=8_000_000)
+    spent = time_spent(log.read_text(encoding="utf-8")) if log.is_file() else {}
+    return {**found, **spent, "cache_bytes": path.stat().st_size if path.is_file() else 0}
 
 
 def _others_unused(run: Run, path: Path) -> bool:

@@ -295,3 +295,18 @@ def test_a_mistyped_stage_or_model_ends_the_run(tmp_path):
         main([*common, "--stage", "latencies"])
     with pytest.raises(SystemExit, match="there is no model 'resnet'"):
         main([*common, "--only", "resnet"])
+
+
+def test_what_a_build_spent_on_timing_is_read_from_its_log():
+    """Each kernel's line stands for the time since the one before it; lines of another form are passed over."""
+    from benchmarks.h200.build_logs import time_spent
+
+    log = """[   0.100] INFO: Opset version:    17
+      a line of its own
+[   1.100] VERBOSE: --------------- Timing Runner: conv (CaskConvolution[0x80000009])
+[   1.350] VERBOSE: Tactic Name: sm80_xmma_fprop Tactic: 0x865894c4635874fd Time: 0.0191269
+[   1.600] VERBOSE: Tactic: 0x00000000000003e8 Time: 0.00462
+[   2.000] VERBOSE: CaskConvolution has no valid tactics for this config, skipping
+"""
+    assert time_spent(log) == {"kernels_timed": 2, "timing_s": 0.5, "other_s": 1.5}
+    assert time_spent("") == {"kernels_timed": 0, "timing_s": 0.0, "other_s": 0.0}

@@ -43,6 +43,14 @@ def test_no_gpu_is_said_with_cudas_words():
     assert cuda.runtime_version() >= (12, 0)
 
 
+def test_hidden_gpus_are_not_called_a_missing_driver(gpu):
+    """CUDA answers the same where there is no GPU and where a variable hides it, so the mend names both."""
+    gpu.fail = {"cudaSetDevice 0": CudaError.cudaErrorNoDevice}
+    with pytest.raises(BackendUnavailableError, match=r"cudaErrorNoDevice \(100\)") as caught:
+        Cuda(gpu).set_device(0)
+    assert "CUDA_VISIBLE_DEVICES" in str(caught.value.mend)
+
+
 def test_failed_call_names_itself_and_the_error(gpu):
     """The call, the error's name, number and text."""
     cuda = Cuda(gpu)

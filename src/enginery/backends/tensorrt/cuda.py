@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from enginery import optional
+from enginery.backends.tensorrt.diagnosis import UNSEEN_GPU
 from enginery.errors import BackendUnavailableError, EngineryError, RunError
 
 __all__ = ["Cuda", "DeviceInfo", "load_cuda"]
@@ -21,7 +22,7 @@ _NON_BLOCKING = 1  # cudaStreamNonBlocking: does not wait for the legacy default
 _NO_TIMING = 2  # cudaEventDisableTiming
 _SPIN = 1  # cudaDeviceScheduleSpin
 _MISSING = frozenset({
-    "cudaErrorInsufficientDriver", "cudaErrorNoDevice", "cudaErrorStubLibrary", "cudaErrorInitializationError",
+    "cudaErrorInsufficientDriver", "cudaErrorStubLibrary", "cudaErrorInitializationError",
     "cudaErrorSystemDriverMismatch", "cudaErrorSystemNotReady", "cudaErrorCompatNotSupportedOnDevice",
 })  # fmt: skip
 
@@ -72,6 +73,8 @@ class Cuda:
         message = f"CUDA: {call} answered {name} ({int(code)}): {text}"
         if name in _MISSING:
             return BackendUnavailableError(message, mend="install a driver for this GPU, and see enginery doctor")
+        if name == "cudaErrorNoDevice":
+            return BackendUnavailableError(message, mend=UNSEEN_GPU)
         if name == "cudaErrorInvalidDevice":
             return BackendUnavailableError(message, mend="see nvidia-smi for the numbers of the GPUs that there are")
         if name == "cudaErrorMemoryAllocation":

@@ -15,7 +15,10 @@ from enginery.backends.tensorrt.versions import Library
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["diagnose", "meaning_of"]
+__all__ = ["UNSEEN_GPU", "diagnose", "meaning_of"]
+
+UNSEEN_GPU = "let it see a GPU: CUDA_VISIBLE_DEVICES may hide all of them, and enginery doctor looks at the driver"
+"""The mend where a library finds no device."""
 
 _ON_RTX: tuple[tuple[str, str], ...] = (
     (
@@ -51,7 +54,7 @@ _MEANINGS: tuple[tuple[str, str], ...] = (
     ),
     (
         r"cudaErrorNoDevice|no CUDA-capable device|CUDA initialization failure with error:? 100",
-        "no GPU is visible: see `nvidia-smi`, and whether CUDA_VISIBLE_DEVICES hides it",
+        UNSEEN_GPU,
     ),
     (
         r"lib(?:nvinfer|nvonnxparser|cudart|cudnn|cublas)\w*\.so[.\d]*: cannot open",

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from enginery.backends.tensorrt.diagnosis import meaning_of
+from enginery.backends.tensorrt.diagnosis import UNSEEN_GPU, meaning_of
 from enginery.backends.tensorrt.log import BuildLog
 from enginery.backends.tensorrt.versions import Api, lacks_kernels_for, read_parser_error
 from enginery.errors import BackendUnavailableError, BuildError
@@ -45,7 +45,7 @@ def new_builder(api: Api, log: BuildLog) -> Any:
         )
         raise BackendUnavailableError(
             f"{api.library.label} {api.version} cannot begin a build here: {said}",
-            mend="let it see a GPU: CUDA_VISIBLE_DEVICES may hide all of them, and enginery doctor looks at the driver",
+            mend=UNSEEN_GPU,
         ) from error
 
 
