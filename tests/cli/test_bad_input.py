@@ -568,6 +568,20 @@ def test_a_folder_that_is_not_there(refused):
 # Where results go
 
 
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        *(("build", name) for name in ("--calibration", "--precision-plan", "--weights")),
+        *(("optimize", name) for name in ("--calibration", "--data", "--resume")),
+        *(("verify", name) for name in ("--against", "--data")),
+    ],
+)
+def test_an_empty_path_is_not_this_folder(command, option, refused):
+    """A variable of the shell that is empty names nothing; the folder at hand may hold other people's pictures."""
+    refused(2, command, DIGITS, *(("-o", "x.engine") if command != "verify" else ()), option, "",
+            says=(option, "the path is empty"))  # fmt: skip
+
+
 def test_an_output_where_something_else_stands(refused, here):
     """A file, and a folder of other things, are left alone; an empty name is refused."""
     (here / "file").write_text("mine")

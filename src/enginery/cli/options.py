@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from enginery.spec import PrecisionPlan
 
 __all__ = [
+    "PathText",
     "SourceCommand",
     "as_json",
     "backend",
@@ -204,6 +205,16 @@ class Number(click.FloatRange):
         return number
 
 
+class PathText(click.Path):
+    """The path of something to read or to write; an empty one, which pathlib takes for this folder, is refused."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Read it, or refuse it."""
+        if not str(value).strip():
+            self.fail("the path is empty.", param, ctx)
+        return str(value)
+
+
 def _plan(path: str | None) -> PrecisionPlan | None:
     if path is None:
         return None
@@ -237,8 +248,9 @@ example = click.option(
 )  # fmt: skip
 signature = click.option("--signature", metavar="NAME", help="Which function of a SavedModel; default: its only one.")
 weights = click.option(
-    "--weights", metavar="FILE", help="Weights to load into the module that SOURCE returns: a torch state dict."
-)
+    "--weights", type=PathText(), metavar="FILE",
+    help="Weights to load into the module that SOURCE returns: a torch state dict.",
+)  # fmt: skip
 make_dynamic = click.option(
     "--make-dynamic", multiple=True, metavar="NAME[=INPUT:AXIS]",
     help="Let an axis that an ONNX model has fixed vary, such as batch: the first axis of every input.",
@@ -252,11 +264,11 @@ precision = click.option(
     help=f"What to compute in: {', '.join(PRECISIONS)}. Default: fp32, or what the plan says.",
 )  # fmt: skip
 precision_plan = click.option(
-    "--precision-plan", "plan", metavar="FILE", callback=_read(_plan),
+    "--precision-plan", "plan", type=PathText(), metavar="FILE", callback=_read(_plan),
     help="The precision of single nodes: precision.json of an engine folder, as it is or edited.",
 )  # fmt: skip
 calibration = click.option(
-    "--calibration", metavar="PATH",
+    "--calibration", type=PathText(), metavar="PATH",
     help="Recorded inputs that INT8 ranges follow from: a .npz, a folder of arrays or pictures, or file.py:loader.",
 )  # fmt: skip
 calibration_method = click.option(
@@ -290,7 +302,7 @@ search_limit = click.option(
     help="Most time that one search of a plan between two precisions may take; 0 for no search.",
 )  # fmt: skip
 resume = click.option(
-    "--resume", metavar="FOLDER",
+    "--resume", type=PathText(), metavar="FOLDER",
     help="Keep what a search measures in this folder; one that was killed goes on from it.",
 )  # fmt: skip
 objective = click.option(
@@ -315,7 +327,7 @@ option = click.option(
     help="An option of the backend's own, such as threads=2.",
 )  # fmt: skip
 data = click.option(
-    "--data", metavar="PATH",
+    "--data", type=PathText(), metavar="PATH",
     help="Recorded inputs: a .npz, a folder of .npy, or file.py:loader. An array named labels gives the accuracy.",
 )  # fmt: skip
 ranges = click.option(

@@ -25,7 +25,7 @@ __all__ = ["command"]
 @options.source_options
 @options.seed
 @click.option(
-    "--against", metavar="PATH",
+    "--against", type=options.PathText(), metavar="PATH",
     help="Compare with this instead of SOURCE: another engine of it, or the float32 original of a typed file.",
 )  # fmt: skip
 @click.option(
