@@ -34,6 +34,31 @@ def test_results_come_in_order_and_are_the_callers(gpu, slots):
         np.testing.assert_array_equal(outputs["y"], 2 * one)
 
 
+def test_who_stops_early_leaves_nothing_to_the_next(gpu):
+    """After a break, and after a batch that was refused, the next batches get their own outputs."""
+    with session_of(doubling(gpu), gpu, (X,), (Y,)) as session, session.pipeline(3) as pipeline:
+        for outputs in pipeline.map({"x": batch(4, seed)} for seed in range(5)):
+            np.testing.assert_array_equal(outputs["y"], 2 * batch(4, 0))
+            break
+        with pytest.raises(InputNameError):
+            list(pipeline.map([{"x": batch(4, 1)}, {"x": batch(4, 2)}, {"z": batch(4, 3)}]))
+        found = list(pipeline.map({"x": batch(4, seed)} for seed in (7, 8)))
+        assert len(found) == 2
+        for seed, outputs in zip((7, 8), found, strict=True):
+            np.testing.assert_array_equal(outputs["y"], 2 * batch(4, seed))
+
+
+def test_batches_under_way_are_not_mixed_with_others(gpu):
+    """What was submitted by hand, or by a map that is not at its end, has results of its own to be taken first."""
+    with session_of(doubling(gpu), gpu, (X,), (Y,)) as session, session.pipeline(2) as pipeline:
+        slot = pipeline.slot({"x": (4, 3)})
+        slot.inputs["x"][...] = batch(4, 1)
+        pipeline.submit(slot)
+        with pytest.raises(UsageError, match=r"submitted before are under way \(1\)"):
+            next(pipeline.map([{"x": batch(4, 2)}]))
+        np.testing.assert_array_equal(pipeline.result()["y"], 2 * batch(4, 1))
+
+
 def test_next_batch_is_submitted_before_the_first_result(gpu):
     """As many batches are fetched as there are slots, and one more."""
     asked = []

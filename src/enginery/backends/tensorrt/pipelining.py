@@ -141,6 +141,11 @@ class PipelineSlot:
             self._copier.copy(taken, place.view)
         return found
 
+    def abandon(self) -> None:
+        """Wait for the batch, whose outputs nobody takes."""
+        self._opened.cuda.wait_for_event(self._done)
+        self.running = False
+
     def close(self) -> None:
         """Free what the slot holds; nothing of it may run any more."""
         for case, _ in self._cases.values():
@@ -229,17 +234,40 @@ class Pipeline:
             self._free.append(slot)
 
     def map(self, batches: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, np.ndarray[Any, Any]]]:
-        """Yield the outputs of each batch, in order; the next ones are on their way meanwhile."""
+        """Yield the outputs of each batch, in order; the next ones are on their way meanwhile.
+
+        Whoever stops before the end, by a ``break`` or an error, has no claim on what is on its way then.
+
+        Raises:
+            UsageError: batches that were submitted before are under way.
+        """
         self._check_open()
-        for batch in batches:
-            feeds = self._checks.feeds(batch)
-            if not self._free:
+        if self._under_way:
+            raise UsageError(
+                f"batches that were submitted before are under way ({len(self._under_way)}), and their outputs would "
+                "come first",
+                mend="take their results before, or use one map() at a time",
+            )
+        try:
+            for batch in batches:
+                feeds = self._checks.feeds(batch)
+                if not self._free:
+                    yield self.result()
+                slot = self._take_free()
+                slot.fill(feeds)
+                self.submit(slot)
+            while self._under_way:
                 yield self.result()
-            slot = self._take_free()
-            slot.fill(feeds)
-            self.submit(slot)
+        finally:
+            self._abandon()
+
+    def _abandon(self) -> None:
         while self._under_way:
-            yield self.result()
+            slot = self._under_way.popleft()
+            try:
+                slot.abandon()
+            finally:
+                self._free.append(slot)
 
     def _check_open(self) -> None:
         if self.closed:
