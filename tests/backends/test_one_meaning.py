@@ -244,6 +244,28 @@ def test_an_unknown_word_is_not_allowed(net, build):
             build(net, backend, "fp16" if backend == "onnxruntime" else "fp32", allow_precision="fp32,half")
 
 
+DOUBLES = """<ir_version: 8, opset_import: ["" : 17]> g (double[n, 4] x) => (double[n, 4] y) <double[4, 4] w = {ONES}> {
+  m = MatMul(x, w)
+  y = Tanh(m)
+}""".replace("ONES", ", ".join(["0.5"] * 16))
+
+
+def test_float64_is_neither_called_fp16_nor_narrowed_unsaid(build):
+    """A cast leaves it alone, so nothing computes as asked; OpenVINO computes it in float32, and says so."""
+    graph = ir.from_onnx_text(DOUBLES)
+    with pytest.raises(PrecisionMismatchError, match=r"runs 1 in fp64: MatMul \(1\);") as caught:
+        build(graph, "onnxruntime", "fp16")
+    assert "make the model float32 before" in str(caught.value.mend)
+    assert build(graph, "onnxruntime", "fp32").manifest.precision_built == {"fp64": 2}
+    assert any("float64 in float32" in note for note in build(graph, "openvino", "fp32").manifest.build.notes)
+
+
+def test_what_was_built_is_not_called_impossible():
+    """An operator that computes as asked, though nobody knows which node it came from."""
+    plan = PrecisionPlan("fp32", {"conv": "int8"})
+    assert audit.check_ran("It", [Ran("", "Convolution", "fp32", "int8")], plan) == ()
+
+
 def test_the_audit_judges_what_multiplies():
     """Pointwise operators in fp32 beside matrix products in fp16 are told; fewer than a tenth as asked is an error."""
     plan = PrecisionPlan("fp16")

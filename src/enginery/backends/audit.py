@@ -19,6 +19,7 @@ __all__ = ["HARDLY", "NARROW", "check_ran", "is_narrower"]
 HARDLY = 0.1
 NARROW = ("fp16", "bf16", "int8", "fp8")
 _SHOWN = 4
+_NEVER_NARROWED = "fp64"
 
 
 def check_ran(
@@ -46,13 +47,13 @@ def check_ran(
     notes = []
     for word in (word for word in plan.words if word in NARROW):
         reason = f" ({why[word]})" if why and word in why else ""
-        meant = [one for one in ran if one.asked == word]
+        meant = [one for one in ran if one.asked == word or (one.ran == _NEVER_NARROWED and plan.precision == word)]
         judged = [one for one in meant if one.heavy] or meant
         built = [one for one in judged if one.ran in (word, *allowed) or is_narrower(one.ran, word)]
         if judged and len(built) < HARDLY * len(judged):
             raise _mismatch(label, judged, word, reason)
         others = [one for one in meant if one.ran != word and not is_narrower(one.ran, word)]
-        if not meant:
+        if not meant and all(one.ran != word for one in ran):
             notes.append(f"{word} was asked for, and {label} has no operator that could compute in it")
         elif others:
             counts = " and ".join(f"{number} in {kind}" for kind, number in count_ran(others).items())
@@ -69,10 +70,14 @@ def is_narrower(built: str, asked: str) -> bool:
 def _mismatch(label: str, judged: Sequence[Ran], word: str, why: str) -> PrecisionMismatchError:
     counts = ", ".join(f"{number} in {kind}" for kind, number in count_ran(judged).items())
     others = sorted({one.ran for one in judged if one.ran != word})
+    mend = f"ask for {others[0]}, or allow it by name: --option allow_precision={','.join(others)}"
+    if _NEVER_NARROWED in others:
+        why = ""
+        mend = "float64 stays what it is: make the model float32 before, or ask for fp32, which leaves it alone"
     return PrecisionMismatchError(
         f"{word} was asked for, and of {_plural(len(judged))} that should compute in it {label} runs {counts}: "
         f"{_listed(judged)}{why}",
-        mend=f"ask for {others[0]}, or allow it by name: --option allow_precision={','.join(others)}",
+        mend=mend,
     )
 
 

@@ -11,7 +11,7 @@ import contextlib
 import functools
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, cast
@@ -120,7 +120,7 @@ def build(graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:
     if plan.narrowest in ("fp32", "tf32"):
         notes += precision_notes("fp32", counts, element_types(graph))
     notes += [*check_kept(broken, low_word(plan), allowed), *check_ran("OpenVINO", ran, plan, allowed, _WHY_WIDER)]
-    return Built(inputs, outputs, counts, options, (*notes, *_integer_notes(inputs)))
+    return Built(inputs, outputs, counts, options, (*notes, *_width_notes(inputs, element_types(graph))))
 
 
 def build_network(definition: Definition, spec: BuildSpec, folder: Path) -> Built:
@@ -144,7 +144,7 @@ def build_network(definition: Definition, spec: BuildSpec, folder: Path) -> Buil
     ov.save_model(model, folder / _ARTEFACT, compress_to_fp16=False)
     del model  # it may map the weights' file, which is the user's
     counts = count_layers(_compile(folder, PrecisionPlan(spec.precision), options))
-    notes += [*precision_notes(spec.precision, counts, own_types), *_integer_notes(inputs)]
+    notes += [*precision_notes(spec.precision, counts, own_types), *_width_notes(inputs, own_types)]
     return Built(inputs, outputs, counts, options, tuple(notes))
 
 
@@ -245,10 +245,14 @@ def _compile(folder: Path, plan: PrecisionPlan, options: Mapping[str, Option]) -
     return compiled
 
 
-def _integer_notes(inputs: Iterable[TensorInfo]) -> list[str]:
+def _width_notes(inputs: Iterable[TensorInfo], types: Collection[str]) -> list[str]:
+    """Say what OpenVINO computes in half the width that the graph has."""
+    notes = []
     if any(info.dtype in ("int64", "uint64") for info in inputs):
-        return ["OpenVINO computes 64-bit integers in 32 bits on the CPU: larger values come out wrong"]
-    return []
+        notes.append("OpenVINO computes 64-bit integers in 32 bits on the CPU: larger values come out wrong")
+    if "DOUBLE" in types:
+        notes.append("OpenVINO computes float64 in float32 on the CPU: seven digits are left of sixteen")
+    return notes
 
 
 def _refuse_texts(infos: Iterable[TensorInfo]) -> None:
