@@ -204,6 +204,19 @@ def test_fold_constants(apply, graph_of):
     assert str(found.graph.outputs[0].shape) == "[m,k]"
 
 
+@pytest.mark.parametrize(
+    "draw",
+    ["Bernoulli (p)", "Dropout (p, r, t)", "RandomNormalLike (p)", "Multinomial <dtype = 6, sample_size = 4> (l)"],
+)
+def test_random_draws_are_not_folded(graph_of, draw):
+    """A draw from constants is drawn anew in every run; frozen, it would be one of them for ever."""
+    model = graph_of(f"""{HEAD} (float[4] x) => (float[m] y)
+        <float[4] p = {{0.5, 0.5, 0.5, 0.5}}, float[1, 2] l = {{0.5, 0.5}}, float r = {{0.5}}, bool t = {{1}}> {{
+        d = {draw} f = Cast <to = 1> (d) y = Mul (x, f) }}""")
+    FoldConstants().apply(model)
+    assert operators(model)[0] == draw.split()[0]
+
+
 @pytest.mark.parametrize(("size", "left"), [(512, ["Add"]), (4096, ["ConstantOfShape", "Add"])])
 def test_fills_are_folded_where_small(graph_of, size, left):
     """A constant that a few bytes describe is not written out where it is large."""
@@ -268,6 +281,15 @@ def test_what_only_looks_like_gelu_stays(old, new, graph_of):
     """Another number anywhere makes another function."""
     model = graph_of(f"{HEAD} (float[n] x) => (float[n] y) {_CONSTANTS} {{ {GELUS[0].replace(old, new)} }}")
     assert TanhGelu().apply(model) is False
+
+
+@pytest.mark.parametrize("shape", [(3, 1), (3,), (1, 1)])
+def test_ones_that_change_the_shape_are_no_gelu(shape, graph_of):
+    """Ones of a shape of their own spread the sum to it, or give it another rank."""
+    constants = _CONSTANTS.replace("float one = {1.0}, ", "")
+    text = f"{HEAD} (float[n] x) => (float y) {constants} {{ {GELUS[0]} }}"
+    assert TanhGelu().apply(graph_of(text, one=np.ones(shape, np.float32))) is False
+    assert TanhGelu().apply(graph_of(text, one=np.ones((1,), np.float32))) is True
 
 
 def test_folded_transposes_lie_in_order(graph_of):

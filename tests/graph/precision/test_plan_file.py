@@ -117,6 +117,8 @@ def test_a_line_is_edited(model, tmp_path):
         ('{"precision": "fp16", "nodes": {"a": "fp32", "a": "fp16"}}', UsageError, "'a' stands twice"),
         ('{"format": 2, "precision": "fp16"}', UsageError, "has format 2, and this Enginery reads format 1"),
         ('{"format": "1", "precision": "fp16"}', UsageError, "has format '1', and this Enginery reads format 1"),
+        ('{"format": true, "precision": "fp16"}', UsageError, "has format True, and this Enginery reads format 1"),
+        ("[" * 100_000, UsageError, "nested too deeply to be read; write it as an engine's precision.json is written"),
         ('{"precision": "fp17"}', UnknownNameError, "'fp17' of every other node; did you mean 'fp16'"),
         ('{"precision": "fp16", "nodes": {"a": "half"}}', UnknownNameError, "unknown precision 'half' of node 'a'"),
         ('{"precision": "fp16", "node": {}}', UnknownNameError, "'node'; did you mean 'nodes'"),

@@ -48,6 +48,21 @@ def test_it_rounds_as_the_types_do(text, precision, condition):
     assert np.isinf(expected).any() == (text is LARGE and precision == "fp16")
 
 
+def test_names_that_the_graph_has_are_not_given_twice():
+    """A graph may call its own tensors as the casts would be called, its ends too."""
+    model = ir.from_onnx_text(f"""{HEAD} g (float16[2] a) => (float16[2] y) {{
+        a_back = Neg(a) a_back_rounded = Abs(a_back) b = Exp(a_back_rounded) b_rounded = Neg(b)
+        b_rounded_back = Add(b, b_rounded) y_wide = Sqrt(b_rounded) y = Add(b_rounded_back, y_wide) }}""")
+    feeds = {"a": np.array([0.5, -1.5], np.float16)}
+    text = f"{HEAD} g (float[2] a) => (float[2] y) {{ b = Exp(a) b_rounded = Neg(b) y = Add(b, b_rounded) }}"
+    other = base.emulate(ir.from_onnx_text(text), PrecisionPlan("fp16"))
+    np.testing.assert_array_equal(run(other, {"a": feeds["a"].astype(np.float32)}), [0, 0])
+    emulated = base.emulate(model, PrecisionPlan("fp16"))
+    names = [value.name for node in emulated.graph for value in node.outputs]
+    assert len(set(names)) == len(names)
+    assert run(emulated, feeds).dtype == np.float16
+
+
 def test_kept_nodes_are_exact():
     """A node that the plan keeps is not rounded, and neither is what two such nodes hand on."""
     model = ir.from_onnx_text(LARGE)

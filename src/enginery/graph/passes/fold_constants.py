@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from enginery import optional
-from enginery.graph.passes.base import Pass, constant_value, is_op, quiet
+from enginery.graph.passes.base import Pass, constant_value, is_op, is_random, quiet
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -72,6 +72,8 @@ class _Rule:
 
     def should_fold(self, node: ir.Node) -> bool | None:
         """Answer yes, no, or None for the library's own rule, which always folds a transposed weight."""
+        if is_random(node):
+            return False  # one draw would stand for all
         if is_op(node, "ConstantOfShape"):
             sizes = constant_value(node.inputs[0])
             return sizes is not None and int(sizes.prod()) <= _FILL_LIMIT

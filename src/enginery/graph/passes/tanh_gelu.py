@@ -57,7 +57,7 @@ def _gelu(erf: ir.Node) -> tuple[ir.Value, ir.Node] | None:
     if scaled is None or not math.isclose(scaled[1], math.sqrt(0.5), rel_tol=_TOLERANCE):
         return None
     x, one = scaled[0], only_reader(erf.outputs[0])
-    if one is None or not _adds_one(one, erf.outputs[0]):
+    if one is None or x.shape is None or not _adds_one(one, erf.outputs[0], len(x.shape)):
         return None
     value, number, times_x = one.outputs[0], 1.0, 0
     while True:
@@ -85,9 +85,11 @@ def _factor(node: ir.Node, value: ir.Value, x: ir.Value) -> tuple[float, int] | 
     return (half[1], 1) if half is not None and half[0] is x else None
 
 
-def _adds_one(node: ir.Node, value: ir.Value) -> bool:
+def _adds_one(node: ir.Node, value: ir.Value, rank: int) -> bool:
+    """Say whether a node adds a single one to a value; ones of a larger shape would give the sum that shape."""
     others = [constant_value(operand) for operand in node.inputs if operand is not value]
-    return is_op(node, "Add", "Sum") and len(others) == 1 and others[0] is not None and bool((others[0] == 1).all())
+    one = others[0] if is_op(node, "Add", "Sum") and len(others) == 1 else None
+    return one is not None and one.size == 1 and one.ndim <= rank and bool(one.item() == 1)
 
 
 def _rewrite(x: ir.Value, last: ir.Node) -> None:

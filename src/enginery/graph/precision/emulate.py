@@ -14,6 +14,7 @@ import numpy as np
 from enginery.graph.base import all_nodes
 from enginery.graph.passes.base import is_op
 from enginery.graph.precision.cast import apply_plan
+from enginery.graph.precision.names import Names
 from enginery.graph.precision.slots import HOLDERS
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ def emulate(model: ir.Model, plan: PrecisionPlan) -> ir.Model:
     typed = apply_plan(model, plan)
     if typed is model:
         return model
-    _keep_ends(typed)
+    names = Names(typed)
+    _keep_ends(typed, names)
     for graph in typed.graphs():
         for value in graph.initializers.values():
             _widen_weight(value)
@@ -48,26 +50,26 @@ def emulate(model: ir.Model, plan: PrecisionPlan) -> ir.Model:
             for value in graph.inputs:
                 _widen_type(value)
     for node in list(all_nodes(typed)):
-        _widen_node(node)
+        _widen_node(node, names)
     return typed
 
 
-def _keep_ends(typed: ir.Model) -> None:
+def _keep_ends(typed: ir.Model, names: Names) -> None:
     """Let inputs and outputs of the whole that are narrow themselves stay so: a cast stands between."""
     import onnx_ir as ir
 
     for value in typed.graph.inputs:
         if _is_narrow(value):
-            cast = _cast(value, ir.DataType.FLOAT)
+            cast = _cast(value, ir.DataType.FLOAT, names)
             value.replace_all_uses_with(cast.outputs[0])
             cast.replace_input_with(0, value)
             typed.graph.insert_before(typed.graph[0], cast)
     for at, value in enumerate(typed.graph.outputs):
         node = value.producer()
         if _is_narrow(value) and node is not None:
-            cast = _cast(value, value.dtype)  # type: ignore[arg-type]
+            cast = _cast(value, value.dtype, names)  # type: ignore[arg-type]
             node.append(cast)
-            value.name, cast.outputs[0].name = f"{value.name}_wide", value.name
+            value.name, cast.outputs[0].name = names.free(f"{value.name}_wide"), value.name
             typed.graph.outputs[at] = cast.outputs[0]
             cast.metadata_props["enginery.end"] = "yes"
 
@@ -87,7 +89,7 @@ def _widen_weight(value: ir.Value) -> None:
     _widen_type(value)
 
 
-def _widen_node(node: ir.Node) -> None:
+def _widen_node(node: ir.Node, names: Names) -> None:
     import onnx_ir as ir
 
     if node.metadata_props.pop("enginery.end", None) is not None:
@@ -105,18 +107,18 @@ def _widen_node(node: ir.Node) -> None:
         if is_op(node, *HOLDERS, "Constant", "ConstantOfShape"):
             _widen_type(value)  # rounded already, in the bodies or as a constant
         else:
-            _round(node, value)
+            _round(node, value, names)
 
 
-def _round(node: ir.Node, value: ir.Value) -> None:
+def _round(node: ir.Node, value: ir.Value, names: Names) -> None:
     """Let readers of a narrow tensor read it as float32, rounded."""
     import onnx_ir as ir
 
     dtype = value.dtype
     assert dtype is not None  # noqa: S101 - it is narrow
     made = is_op(node, "Cast")  # a cast to the type is the first of the pair
-    rounding = node if made else _cast(value, dtype)
-    back = _cast(rounding.outputs[0], ir.DataType.FLOAT)
+    rounding = node if made else _cast(value, dtype, names)
+    back = _cast(rounding.outputs[0], ir.DataType.FLOAT, names)
     value.replace_all_uses_with(back.outputs[0], replace_graph_outputs=True)
     if not made:
         _widen_type(value)
@@ -126,10 +128,10 @@ def _round(node: ir.Node, value: ir.Value) -> None:
     rounding.append(back)
 
 
-def _cast(value: ir.Value, dtype: ir.DataType) -> ir.Node:
+def _cast(value: ir.Value, dtype: ir.DataType, names: Names) -> ir.Node:
     import onnx_ir as ir
 
-    name = f"{value.name}_{'rounded' if dtype.name in _NARROW else 'back'}"
+    name = names.free(f"{value.name}_{'rounded' if dtype.name in _NARROW else 'back'}")
     node = ir.Node("", "Cast", [value], [ir.AttrInt64("to", dtype.value)], name=name)
     node.outputs[0].name, node.outputs[0].type, node.outputs[0].shape = name, ir.TensorType(dtype), value.shape
     return node

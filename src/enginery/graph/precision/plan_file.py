@@ -78,14 +78,12 @@ def plan_from_json(text: str) -> PrecisionPlan:
         >>> plan_from_json('{"precision": "fp16", "nodes": {"/Softmax": "fp32"}}').nodes
         {'/Softmax': 'fp32'}
     """
-    try:
-        said = json.loads(text, object_pairs_hook=_once)
-    except ValueError as error:
-        raise UsageError(f"the precision plan is not JSON: {error}", mend=_MEND) from error
+    said = _loaded(text)
     if not isinstance(said, Mapping):
         raise UsageError("the precision plan is no JSON object", mend=_MEND)
     _check_fields("the precision plan", said, _FIELDS)
-    if (found := said.get("format", _FORMAT)) != _FORMAT:
+    found = said.get("format", _FORMAT)
+    if found != _FORMAT or isinstance(found, bool):  # true equals 1 in Python
         mend = "read it with the Enginery that wrote it, or make it anew"
         raise UsageError(
             f"the precision plan has format {found!r}, and this Enginery reads format {_FORMAT}", mend=mend
@@ -152,6 +150,15 @@ def _line(
 
 def _json(value: Any) -> str:
     return json.dumps(value, ensure_ascii=False)
+
+
+def _loaded(text: str) -> Any:
+    try:
+        return json.loads(text, object_pairs_hook=_once)
+    except RecursionError as error:
+        raise UsageError("the precision plan is nested too deeply to be read", mend=_MEND) from error
+    except ValueError as error:
+        raise UsageError(f"the precision plan is not JSON: {error}", mend=_MEND) from error
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
