@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
+from typing import get_args
 
+from enginery.inputs.base import Which
 from enginery.records import CheckRecord, OutputRecord
 from enginery.spec import VerifySpec
 from enginery.verification.accuracy import Accuracy
@@ -40,11 +43,19 @@ def check_bounds(records: Sequence[OutputRecord], accuracy: Accuracy, spec: Veri
 
 
 def fall(metric: str, records: Sequence[OutputRecord], accuracy: Accuracy) -> float | None:
-    """Return how far a metric of `enginery.spec.DROPS` fell below the reference's; None where nothing tells it."""
+    """Return how far a metric of `enginery.spec.DROPS` fell below the reference's; None where nothing tells it.
+
+    Accuracy and agreement are shares of all rows of the data, however they are cut into batches.
+
+    Example:
+        >>> batches = [OutputRecord("y", f"data {at}", "float32", (4, 3), top1_agreement=1 - at / 4) for at in (0, 1)]
+        >>> fall("agreement", batches, Accuracy())
+        0.125
+    """
     if metric == "top1":
         own, reference = accuracy.engine, accuracy.reference
         return None if own is None or reference is None else reference - own
-    worst = _worst([record.top1_agreement if metric == "agreement" else record.cosine for record in records])
+    worst = _agreement(records) if metric == "agreement" else _worst([record.cosine for record in records])
     return None if worst is None else 1 - worst
 
 
@@ -54,6 +65,21 @@ _MISSING = {
     "agreement": "no output has a row of scores",
     "cosine": "no output has one",
 }
+
+
+def _agreement(records: Sequence[OutputRecord]) -> float | None:
+    """Return the smallest share of an output's rows that agree, over the data; over all cases where there are none.
+
+    The cases at the ends hold rows of the data again, or random ones, which would outweigh a small set.
+    """
+    scored = [record for record in records if record.top1_agreement is not None]
+    data = [record for record in scored if record.case not in get_args(Which)]
+    rows, agree = Counter[str](), Counter[str]()
+    for record in data or scored:
+        count = math.prod(record.shape[:-1])
+        rows[record.name] += count
+        agree[record.name] += round(count * (record.top1_agreement or 0.0))
+    return min((agree[name] / rows[name] for name in rows), default=None)
 
 
 def _worst(figures: Sequence[float | None]) -> float | None:
