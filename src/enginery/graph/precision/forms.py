@@ -10,10 +10,14 @@ import numpy as np
 if TYPE_CHECKING:
     Array = np.ndarray[Any, np.dtype[Any]]
 
-__all__ = ["FORMS", "Form", "Scaled", "scale_activation", "scale_bias", "scale_weight"]
+__all__ = ["FORMS", "Form", "Scaled", "least_scale", "scale_activation", "scale_bias", "scale_weight"]
 
 _LARGEST = {"INT8": 127.0, "INT4": 7.0, "FLOAT8E4M3FN": 448.0}
 _UNSIGNED = 255.0
+_BIAS_STEPS = 2.0**30
+"""How many steps of its product a bias may be: half of what 32 bits hold, the rest is for the sum it is added to."""
+
+_TINY = float(np.finfo(np.float32).tiny)
 
 
 @dataclass(frozen=True)
@@ -96,21 +100,58 @@ def scale_activation(low: float, high: float, kind: str) -> Scaled:
     return Scaled(scale, np.array(round(-low / float(scale)), np.int32))
 
 
-def scale_weight(weight: Array, axis: int | None, kind: str, block: int = 0) -> Scaled:
-    """Choose scales for a weight, and quantise it: symmetric, for each channel or block of numbers."""
+def scale_weight(weight: Array, axis: int | None, kind: str, block: int = 0, least: Array | None = None) -> Scaled:
+    """Choose scales for a weight, and quantise it: symmetric, for each channel or block of numbers.
+
+    Args:
+        weight: float32.
+        axis: of its output channels; None for one scale.
+        kind: element type of the numbers.
+        block: how many numbers share a scale; 0 where all of a channel do.
+        least: what no scale may be below, one number or one for each channel; see `least_scale`.
+    """
     if block:
         return _scale_blocks(weight, kind, block)
     others = tuple(at for at in range(weight.ndim) if at != axis)
     largest = np.abs(weight).max(axis=others if axis is not None else None, keepdims=axis is not None)
-    scale = np.where(largest > 0, largest / _LARGEST[kind], 1.0).astype(np.float32)
+    scale = _filled((largest / _LARGEST[kind]).astype(np.float32), least)
     numbers = _rounded(weight / scale, kind)
     return Scaled(scale.reshape(-1) if axis is not None else scale, np.zeros(scale.size, np.int32), numbers, axis)
+
+
+def least_scale(bias: Array, scale: float) -> Array:
+    """Return the least scales of a weight with which a bias can be written in units of the product's own scale.
+
+    Libraries clip a bias beyond 32 bits without a word: a channel of weights near zero would lose it.
+
+    Args:
+        bias: one number for each channel.
+        scale: of the activation.
+
+    Example:
+        >>> least_scale(np.float32([0.0, 2.0**20]), 0.5)[1]
+        np.float32(0.001953125)
+    """
+    largest = np.abs(np.where(np.isfinite(bias), bias, 0).astype(np.float64))
+    return np.asarray(np.maximum(largest / _BIAS_STEPS, _TINY) / scale, np.float32)
 
 
 def scale_bias(bias: Array, scale: Array) -> Array:
     """Return a bias in units of the product's own scale, as 32-bit integers."""
     limit = 2.0**31 - 1
     return np.clip(np.rint(bias.astype(np.float64) / scale), -limit, limit).astype(np.int32)
+
+
+def _filled(scale: Array, least: Array | None) -> Array:
+    """Give channels of zeros, or of what float32 hardly holds, the finest scale of the others; keep to the least."""
+    usable = scale >= _TINY
+    if usable.any():
+        scale = np.where(usable, scale, scale[usable].min())
+    else:
+        scale = np.ones_like(scale) if least is None else np.full_like(scale, least.max())
+    if least is None:
+        return scale
+    return np.maximum(scale, least.reshape(scale.shape) if least.size == scale.size else least.max())
 
 
 def _scale_blocks(weight: Array, kind: str, block: int) -> Scaled:

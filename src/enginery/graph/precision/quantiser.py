@@ -10,8 +10,8 @@ import numpy as np
 from enginery.errors import GraphError
 from enginery.graph.base import Ranges
 from enginery.graph.modules import MODULE_KEY
-from enginery.graph.passes.base import constant_value, is_op
-from enginery.graph.precision.forms import Form, Scaled, scale_activation, scale_bias, scale_weight
+from enginery.graph.passes.base import constant_value, is_op, only_reader
+from enginery.graph.precision.forms import Form, Scaled, least_scale, scale_activation, scale_bias, scale_weight
 from enginery.graph.precision.names import Names
 from enginery.graph.precision.quantisable import Slot, activation_after, ends_convolution, slots
 
@@ -41,6 +41,7 @@ class Quantiser:
         self.activations: dict[ir.Value, ir.Value] = {}
         self.weights: dict[tuple[ir.Value, int | None], ir.Value] = {}
         self.scales: dict[ir.Value, Array] = {}
+        self.least: dict[tuple[ir.Value, int | None], Array] = {}
         self.multiplied: set[ir.Value] = set()
 
     def run(self, nodes: Sequence[ir.Node]) -> str:
@@ -53,6 +54,7 @@ class Quantiser:
             self.multiplied = {slot.value for node, slot in read if _is_of_activations(node)}
         if self.form.before_pooling:
             self._quantise_before_pooling(read)
+        self._note_biases(read)
         for node, slot in read:
             made = self._quantise(slot, node)
             node.replace_input_with(slot.index, made)
@@ -134,7 +136,9 @@ class Quantiser:
 
         assert slot.weight is not None  # noqa: S101 - said by the slot
         kind, block = self.form.weight, self.form.block
-        scaled = scale_weight(np.asarray(slot.weight, np.float32), slot.axis, kind, block)
+        scaled = scale_weight(
+            np.asarray(slot.weight, np.float32), slot.axis, kind, block, self.least.get((slot.value, slot.axis))
+        )
         name = slot.value.name or ""
         assert scaled.numbers is not None  # noqa: S101 - it is a weight's
         numbers = self._constant(f"{name}_quantized", scaled.numbers, kind)
@@ -157,6 +161,35 @@ class Quantiser:
                 for node, index in readers:
                     node.replace_input_with(index, made)
                 self.activations[made] = made  # whoever reads the pair's end has it quantised
+
+    def _note_biases(self, read: Sequence[tuple[ir.Node, Slot]]) -> None:
+        """Note for each weight how fine its scales may be, so that the biases of all its readers can be written.
+
+        In every form: ONNX Runtime itself quantises a bias that is in full, and fuses a sum behind a MatMul as one.
+        """
+        if not self.form.activation or self.form.weight != "INT8":
+            return
+        activations = {node: slot.value for node, slot in read if slot.index == 0 and slot.weight is None}
+        for node, slot in read:
+            bias = _bias_of(node)
+            if slot.weight is None or bias is None or node not in activations:
+                continue
+            least = least_scale(bias.reshape(-1), float(self._scale_of(activations[node])))
+            count = 1 if slot.axis is None else slot.weight.shape[slot.axis]
+            least = np.broadcast_to(least if least.size == count else least.max(), (count,))
+            key = slot.value, slot.axis
+            self.least[key] = np.maximum(least, self.least.get(key, least))
+
+    def _scale_of(self, value: ir.Value) -> Array:
+        """Return the scale that an activation has or will have."""
+        pair = value.producer()
+        if (
+            pair is not None
+            and is_op(pair, "DequantizeLinear")
+            and (scale := constant_value(pair.inputs[1])) is not None
+        ):
+            return scale
+        return self._scaled(value)[1].scale
 
     def _quantise_bias(self, node: ir.Node) -> None:
         """Write the bias of a node in units of its product, which needs no scale of its own."""
@@ -218,6 +251,17 @@ class Quantiser:
             self.graph.insert_after(producer, nodes)
         else:
             self.graph.insert_before(self.graph[0], nodes)
+
+
+def _bias_of(node: ir.Node) -> Array | None:
+    """Return the constant that is added to a product: its third input, or by a sum behind a MatMul."""
+    if is_op(node, "MatMul"):
+        reader = only_reader(node.outputs[0])
+        added = reader.inputs if reader is not None and is_op(reader, "Add") else ()
+    else:
+        added = node.inputs[_BIAS : _BIAS + 1]
+    found = [array for value in added if value is not None and (array := constant_value(value)) is not None]
+    return found[0] if found and found[0].size else None
 
 
 def _is_of_activations(node: ir.Node) -> bool:
