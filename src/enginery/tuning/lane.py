@@ -14,7 +14,7 @@ from enginery.machine import free_memory_bytes
 from enginery.plain import from_plain
 from enginery.progress import Advance, Listener
 from enginery.records import BuildRecord, ManifestRecord, VerifyRecord
-from enginery.spec import BuildSpec, OptimizeSpec
+from enginery.spec import BuildSpec, OptimizeSpec, PrecisionPlan
 from enginery.tuning.candidates import Contestant
 from enginery.worker import Worker
 
@@ -84,6 +84,11 @@ class Lane:
     def memory_bytes(self) -> int:
         """What its living worker holds; 0 without one."""
         return (self._worker.memory_bytes or 0) if self._worker is not None else 0
+
+    def builds(self, plan: PrecisionPlan) -> bool:
+        """Say whether it is a lane of this plan: the same precision for the same nodes."""
+        own = self.contestant.plan
+        return own is not None and own.nodes == plan.nodes
 
     def prepare(self, on_wait: Callable[[], None], on_progress: Callable[[Advance | None], None]) -> None:
         """Build, open, run once and verify, in a worker that stays warm.

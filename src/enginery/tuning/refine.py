@@ -5,7 +5,7 @@ Nothing is searched for a candidate that holds the bounds as it is: its plan is 
 
 from __future__ import annotations
 
-import hashlib
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,21 +14,20 @@ from typing import Any, TypeAlias
 
 from enginery.backends.base import Design
 from enginery.errors import EngineryError
-from enginery.graph import base
 from enginery.graph.base import NodeStudy
-from enginery.inputs.base import load_cases
 from enginery.plain import from_plain, to_plain
 from enginery.progress import Progress
 from enginery.records import SearchRecord, SensitivityRecord
 from enginery.spec import PrecisionPlan
 from enginery.tuning.candidates import Contestant
 from enginery.tuning.journal import Journal
+from enginery.tuning.keys import design_key, hash_cases, machine_key
 from enginery.tuning.lane import Course, Lane
 from enginery.tuning.regions import Regions, raise_slow_regions
 from enginery.tuning.search import Found, Limits, search_plan
 from enginery.tuning.sensitivity import group_nodes, quantised_sensitivity, sensitivity
 from enginery.tuning.simulation import Simulator
-from enginery.tuning.trials import Builder, Pace, Quantise, simulated
+from enginery.tuning.trials import Builder, Pace, Quantise, bare, simulated
 from enginery.tuning.words import kept_words
 
 __all__ = ["NARROW", "QUANTISED", "Quantiser", "Refined", "refine", "search_step", "to_refine"]
@@ -102,18 +101,18 @@ def refine(
     roots = [root for root in to_refine(lanes) if quantise is not None or not _is_quantised(root.contestant)]
     progress.plan(*((search_step(root), 60.0) for root in roots))
     desk = _Desk(course, folder.absolute(), progress, quantise)
-    made: list[Lane] = []
     searches: list[SearchRecord] = []
-    for root in roots:
-        with progress.step(search_step(root)):
-            record, found = desk.search(
-                root, [lane for lane in lanes if _kind(lane.contestant) == _kind(root.contestant)]
-            )
-        if not found and not (root.verify and root.verify.passed):
-            progress.say(f"{record.label}: {record.words}")
-        searches.append(record)
-        made += found
-    return Refined(tuple(made), tuple(searches))
+    try:
+        for root in roots:
+            with progress.step(search_step(root)):
+                record = desk.search(root, [lane for lane in lanes if _kind(lane.contestant) == _kind(root.contestant)])
+            if not record.found and not (root.verify and root.verify.passed):
+                progress.say(f"{record.label}: {record.words}")
+            searches.append(record)
+    except BaseException:
+        desk.discard()  # the race does not know of these lanes yet
+        raise
+    return Refined(tuple(desk.made), tuple(searches))
 
 
 @dataclass
@@ -124,15 +123,21 @@ class _Desk:
     folder: Path
     progress: Progress
     quantiser: Quantiser | None = None
-    rankings: dict[tuple[Path, str, str], SensitivityRecord] = field(default_factory=dict)
+    made: list[Lane] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         kept = self.course.spec.resume
         self.journal = Journal(Path(kept) if kept is not None else None)
-        self.data = _hash_cases(self.course.cases)
+        self.data = hash_cases(self.course.cases)
 
-    def search(self, root: Lane, siblings: Sequence[Lane]) -> tuple[SearchRecord, list[Lane]]:
-        """Search from one lane; return the record, and a lane for each set of options of its backend."""
+    def discard(self) -> None:
+        """End the workers of all lanes that were made, and remove what they have written."""
+        for lane in self.made:
+            lane.kill()
+            shutil.rmtree(lane.folder, ignore_errors=True)
+
+    def search(self, root: Lane, siblings: Sequence[Lane]) -> SearchRecord:
+        """Search from one lane; make a lane of what is found for each set of options of its backend."""
         begin = time.monotonic()
         contestant = root.contestant
         own = self.folder / f"search-{contestant.backend}-{contestant.environment}-{contestant.precision}"
@@ -149,7 +154,7 @@ class _Desk:
             self._follow(found.plan, builder, siblings) if found.plan is not None and _is_mixed(found, ranking) else []
         )
         record = _record(root, ranking, found, lanes, trouble or builder.refused)
-        return replace(record, seconds=time.monotonic() - begin), lanes
+        return replace(record, seconds=time.monotonic() - begin)
 
     def _find(
         self, root: Lane, simulator: Simulator, ranking: SensitivityRecord, builder: Builder, deadline: float
@@ -168,6 +173,8 @@ class _Desk:
         regions = _regions(ranking, found.plan)
         timing = Regions(builder, self.journal, {**builder.about, "case": self.course.bench_case}, steps, deadline)
         plan = raise_slow_regions(found.plan, regions, timing)
+        if timing.trouble:
+            self.progress.say(f"{contestant.label}: not every region was timed: {timing.trouble}")
         kept = tuple(name for name in base_plan.nodes if name not in plan.nodes)
         return replace(found, plan=plan, kept=kept, steps=tuple(steps), slow=tuple(timing.slow))
 
@@ -192,6 +199,7 @@ class _Desk:
             "environment": contestant.environment,
             "options": dict(contestant.options),
             "shapes": {name: str(shape) for name, shape in self.course.spec.shapes.items()},
+            "machine": machine_key(),
         }
         return Builder(contestant, self.course, own, self.journal, about, pace, self._quantise(contestant))
 
@@ -204,31 +212,23 @@ class _Desk:
         return lambda plan: quantiser(design, plan, form)
 
     def _about(self, contestant: Contestant) -> dict[str, Any]:
-        """Say what every outcome depends on: the graph, the data and the bounds."""
-        design = self.course.designs[contestant.origin or contestant.design]
-        names = [node.name for node in base.all_nodes(base.load_model(design.path))]
-        return {
-            "source": design.source_sha256,
-            "nodes": hashlib.sha256("\n".join(name or "" for name in names).encode()).hexdigest(),
-            "data": self.data,
-            "bounds": to_plain(self.course.spec.verify),
-        }
+        designs = self.course.designs
+        quantised = designs[contestant.design] if _is_quantised(contestant) else None
+        design = designs[contestant.origin or contestant.design]
+        return design_key(design, quantised, self.data, self.course.spec.verify)
 
     def _ranking(self, simulator: Simulator, builder: Builder) -> SensitivityRecord:
         """Return how nodes bear a precision; measured once for each graph, and known from an earlier run."""
         contestant, quantise = builder.contestant, builder.quantise
         form = contestant.int8_form if quantise is not None else ""
-        place = simulator.graph, contestant.precision, form
-        if place not in self.rankings:
-            names = [node.name for node in base.all_nodes(simulator.model)]
-            key = {"what": "sensitivity", "precision": place[1:], "nodes": names, "data": self.data}
-            known = self.journal.recall(key)
-            if known is None:
-                builder.pace.step("measuring the sensitivity of each part")
-                known = to_plain(self._measured(simulator, contestant, quantise))
-                self.journal.keep(key, known)
-            self.rankings[place] = from_plain(SensitivityRecord, known)
-        return self.rankings[place]
+        plan = bare(contestant.plan) if contestant.plan is not None else None
+        about = {**self._about(contestant), "precision": contestant.precision, "form": form, "plan": plan}
+        key = {"what": "sensitivity", **about}
+        if (known := self.journal.recall(key)) is None:
+            builder.pace.step("measuring the sensitivity of each part")
+            known = to_plain(self._measured(simulator, contestant, quantise))
+            self.journal.keep(key, known)
+        return from_plain(SensitivityRecord, known)
 
     def _measured(self, simulator: Simulator, contestant: Contestant, quantise: Quantise | None) -> SensitivityRecord:
         if quantise is None or contestant.plan is None:
@@ -241,24 +241,18 @@ class _Desk:
         """Ready a lane for each set of options; the one that the search has built already is taken over."""
         found = []
         for at, sibling in enumerate(siblings):
-            contestant = _mixed(sibling.contestant, plan)
-            best = builder.best
-            if (
-                at == 0
-                and best is not None
-                and best.contestant.plan is not None
-                and best.contestant.plan.nodes == plan.nodes
-            ):
-                best.contestant = contestant
-                found.append(best)
-                continue
-            lane = replace(
-                builder, contestant=replace(contestant, plan=None), folder=builder.folder / f"mixed-{at}"
-            ).lane(plan)
-            try:
-                lane.prepare(self.progress.changed, lambda _: None)
-            except EngineryError as error:
-                lane.error = error
+            contestant, best = _mixed(sibling.contestant, plan), builder.best
+            if sibling.contestant is builder.contestant and best is not None and best.builds(plan):
+                best.contestant, lane = contestant, best
+                self.made.append(lane)
+            else:
+                bare_one = replace(contestant, plan=None)
+                lane = replace(builder, contestant=bare_one, folder=builder.folder / f"mixed-{at}").lane(plan)
+                self.made.append(lane)  # before its worker starts, so that none is left behind
+                try:
+                    lane.prepare(self.progress.changed, lambda _: None)
+                except EngineryError as error:
+                    lane.error = error
             found.append(lane)
         return found
 
@@ -317,12 +311,3 @@ def _regions(ranking: SensitivityRecord, plan: PrecisionPlan) -> dict[str, tuple
 def _mixed(contestant: Contestant, plan: PrecisionPlan) -> Contestant:
     mixed = f"{contestant.precision}+{plan.precision if plan.precision != contestant.precision else 'fp32'}"
     return replace(contestant, label=contestant.label.replace(contestant.precision, mixed, 1), plan=plan)
-
-
-def _hash_cases(folder: Path) -> str:
-    found = hashlib.sha256()
-    for case in load_cases(folder):
-        for name, array in case.feeds.items():
-            found.update(f"{case.name} {name} {getattr(array, 'dtype', '')} {getattr(array, 'shape', '')} ".encode())
-            found.update(array.tobytes() if hasattr(array, "tobytes") else repr(array).encode())
-    return found.hexdigest()

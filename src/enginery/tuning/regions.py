@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from enginery.benchmark.base import time_in_turns
+from enginery.errors import EngineryError
 from enginery.inputs.base import load_cases
 from enginery.records import BenchRecord, SearchStepRecord
 from enginery.spec import PrecisionPlan
@@ -38,6 +39,7 @@ class Regions:
         steps: written down here.
         deadline: of the monotonic clock, after which no region is tried.
         slow: nodes that were raised because lower they were no faster.
+        trouble: why a region could not be tried or timed, the last of them; empty where all were.
     """
 
     builder: Builder
@@ -46,6 +48,7 @@ class Regions:
     steps: list[SearchStepRecord]
     deadline: float = math.inf
     slow: list[str] = field(default_factory=list)
+    trouble: str = ""
     _current: Lane | None = field(default=None, init=False)
 
     def compare(self, low: PrecisionPlan, high: PrecisionPlan) -> tuple[float, float]:
@@ -57,8 +60,10 @@ class Regions:
         key = {"what": "timed", **self.about, "low": dict(low.nodes), "high": dict(high.nodes)}
         if (known := self.journal.recall(key)) is not None:
             return known[0], known[1]
-        lanes = {"low": self._lane(low, self._current), "high": self._lane(high, self.builder.best)}
+        lanes: dict[str, Lane] = {}
         try:
+            lanes["low"] = self._lane(low, self._current)
+            lanes["high"] = self._lane(high, self.builder.best)
             found = _time(lanes, self.builder)
         finally:
             for lane in lanes.values():
@@ -67,9 +72,21 @@ class Regions:
         self.journal.keep(key, found)
         return found
 
+    def tries(self, low: PrecisionPlan, high: PrecisionPlan) -> tuple[Outcome, tuple[float, float] | None]:
+        """Build the higher plan, and time both where it holds the bounds; no times where it does not, or one failed."""
+        begin = time.monotonic()
+        outcome = Outcome(holds=False, reason="", error=None, cosine=None, seconds=0.0)
+        try:
+            outcome = self.builder(high)
+            return outcome, self.compare(low, high) if outcome.holds else None
+        except EngineryError as error:
+            self.trouble = error.message
+            seconds = time.monotonic() - begin
+            return replace(outcome, reason=f"not timed: {error.message}", seconds=seconds), None
+
     def _lane(self, plan: PrecisionPlan, known: Lane | None) -> Lane:
         """Return a lane of a plan: the one that is built already, or another."""
-        if known is not None and known.contestant.plan is not None and known.contestant.plan.nodes == plan.nodes:
+        if known is not None and known.builds(plan):
             return known
         lane = self.builder.lane(plan)
         lane.prepare(self.builder.pace.wait, lambda _: None)
@@ -84,6 +101,8 @@ class Regions:
 def raise_slow_regions(plan: PrecisionPlan, regions: Mapping[str, Sequence[str]], timing: Regions) -> PrecisionPlan:
     """Raise each region whose lower numbers buy no time, if the bounds hold without them.
 
+    A region that cannot be tried or timed stays as it is: the plan holds the bounds with it.
+
     Args:
         plan: that holds the bounds.
         regions: names of nodes by the name of their region.
@@ -95,8 +114,7 @@ def raise_slow_regions(plan: PrecisionPlan, regions: Mapping[str, Sequence[str]]
             continue
         left = {node: word for node, word in plan.nodes.items() if node not in set(inside)}
         raised = replace(plan, nodes=left, reasons={node: why for node, why in plan.reasons.items() if node in left})
-        outcome = timing.builder(raised)
-        times = timing.compare(plan, raised) if outcome.holds else None
+        outcome, times = timing.tries(plan, raised)
         gain = times is not None and times[1] > times[0] * (1 + _NO_GAP)
         timing.steps.append(_step(name, inside, outcome, times, gain=gain))
         if times is not None and not gain:

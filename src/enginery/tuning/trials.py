@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from enginery.backends.base import Design
-from enginery.errors import EngineryError
+from enginery.errors import (
+    BuildError,
+    EngineryError,
+    FeatureError,
+    GraphError,
+    PrecisionError,
+    PrecisionMismatchError,
+    ProviderError,
+)
 from enginery.plain import from_plain, to_plain
 from enginery.progress import Advance, Progress
 from enginery.records import VerifyRecord
@@ -20,10 +28,14 @@ from enginery.tuning.lane import Course, Lane
 from enginery.tuning.search import Outcome
 from enginery.tuning.simulation import Simulator
 
-__all__ = ["Builder", "Pace", "Quantise", "simulated"]
+__all__ = ["Builder", "Pace", "Quantise", "bare", "simulated"]
 
 Quantise: TypeAlias = Callable[[PrecisionPlan], Design]
 """Makes a design in which a plan's int8 nodes read such numbers, in the form that a contestant's backend wants."""
+
+_REFUSALS = (BuildError, FeatureError, GraphError, PrecisionError, PrecisionMismatchError, ProviderError)
+# What a backend says of a plan each time it is asked. All others, such as a worker that ran out of time or memory, say
+# as much of the machine at that moment: they are not written down, and a later run asks again.
 
 
 @dataclass
@@ -68,7 +80,7 @@ def simulated(
     """
 
     def trial(plan: PrecisionPlan) -> Outcome:
-        key = {"what": "simulated", **about, "plan": _bare(plan)}
+        key = {"what": "simulated", **about, "plan": bare(plan)}
         pace.step("simulating")
         if (known := journal.recall(key)) is not None:
             return replace(_outcome(known), again=True)
@@ -110,7 +122,7 @@ class Builder:
 
     def __call__(self, plan: PrecisionPlan) -> Outcome:
         """Build, open and verify a plan; a backend that refuses it does not hold the bounds."""
-        key = {"what": "built", **self.about, "plan": _bare(plan)}
+        key = {"what": "built", **self.about, "plan": bare(plan)}
         self.pace.step("building and verifying")
         if (known := self.journal.recall(key)) is not None:
             return replace(_outcome(known), again=True)
@@ -121,12 +133,14 @@ class Builder:
         except EngineryError as error:
             self.refused = error.message
             found = Outcome(holds=False, reason=error.message, error=None, cosine=None, seconds=_since(begin))
-        else:
-            lane.close()
-            assert lane.verify is not None  # noqa: S101 - a course with expected outputs verifies
-            found = _judged(lane.verify, _since(begin))
-            if found.holds:
-                self.best = lane
+            if isinstance(error, _REFUSALS):
+                self.journal.keep(key, found)
+            return found
+        lane.close()
+        assert lane.verify is not None  # noqa: S101 - a course with expected outputs verifies
+        found = _judged(lane.verify, _since(begin))
+        if found.holds:
+            self.best = lane
         self.journal.keep(key, found)
         return found
 
@@ -144,8 +158,8 @@ def _judged(record: VerifyRecord, seconds: float) -> Outcome:
     return Outcome(record.passed, record.reason, record.error, record.cosine, seconds)
 
 
-def _bare(plan: PrecisionPlan) -> Any:
-    """Leave the reasons out: they change no figure."""
+def bare(plan: PrecisionPlan) -> Any:
+    """Return a plan as it is written into a key: without the reasons, which change no figure."""
     return to_plain(replace(plan, reasons={}))
 
 
