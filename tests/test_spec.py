@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from enginery.errors import UnknownNameError, UsageError
-from enginery.spec import Dim, Example, OptimizeSpec, Shape, parse_shapes
+from enginery.spec import Dim, Example, OptimizeSpec, PrecisionPlan, Shape, as_shapes, check_precision, parse_shapes
 
 
 @pytest.mark.parametrize(
@@ -93,3 +93,42 @@ def test_unknown_precision_and_objective_suggest_the_nearest():
         OptimizeSpec(precision="fp61")
     with pytest.raises(UnknownNameError, match="unknown objective 'latencie'; did you mean 'latency'"):
         OptimizeSpec(objective="latencie")
+
+
+def test_shapes_of_a_call_are_texts_or_shapes():
+    """A name may hold what separates names on the command line; nothing given is nothing."""
+    given = {"a,b=c": "batch:1..8x3", "y": Shape.fixed((2, 4))}
+    assert as_shapes(given) == {"a,b=c": Shape((Dim(1, 8, 8, "batch"), Dim.fixed(3))), "y": Shape.fixed((2, 4))}
+    assert as_shapes(None) == {}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"x": "1xq"}, "the shape of 'x': 'q' is not a dimension; write it as"),
+        ({"x": "8..1x3"}, "the shape of 'x': dimension 8..1..1 is not in the order"),
+        ({"x": (1, 3)}, "the shape of 'x' is (1, 3), neither a Shape nor a text; give a dict, such as"),
+        ("x=1x3", "each shape goes by its input's name, and 'x=1x3' has none; give a dict, such as"),
+        (["x=1x3"], "each shape goes by its input's name, and ['x=1x3'] has none; give a dict, such as"),
+    ],
+)
+def test_shapes_of_a_call_that_are_none_say_how_to_write_them(given, said):
+    """What cannot be read is told with the input's name and what to write."""
+    with pytest.raises(UsageError) as caught:
+        as_shapes(given)
+    assert said in str(caught.value)
+
+
+def test_a_precision_that_is_none_is_refused():
+    """In a plan and beside it: a word that there is not, no word, a number, and what stands for several."""
+    for word, shown in [("half", "half"), (None, "None"), (16, "16"), (["fp16"], "fp16"), ("best", "best")]:
+        with pytest.raises(UnknownNameError, match=f"unknown precision .*{shown}"):
+            PrecisionPlan(word)
+        with pytest.raises(UnknownNameError, match=f"unknown precision .*{shown}"):
+            PrecisionPlan("fp32", {"a": word})
+    with pytest.raises(UnknownNameError, match="unknown precision '16'; "):
+        check_precision(16)
+    with pytest.raises(UsageError, match=r"the nodes of a precision plan are a list: \['a'\]; give each its precision"):
+        PrecisionPlan("fp32", ["a"])
+    with pytest.raises(UsageError, match=r"the precision plan is a str: 'mine\.json'; give a PrecisionPlan"):
+        OptimizeSpec(plan="mine.json")

@@ -13,7 +13,7 @@ from enginery.errors import GraphError, UsageError
 from enginery.fitting import Fitter
 from enginery.machine import describe_machine
 from enginery.plain import from_plain
-from enginery.preparation import asked_precision, check_asked, choose_backend, make_design, reference_of
+from enginery.preparation import asked_words, check_asked, choose_backend, make_build_spec, make_design, reference_of
 from enginery.progress import Progress
 from enginery.quantising import check_calibration, make_quantiser, quantised
 from enginery.records import DryRunRecord, FindingRecord
@@ -34,11 +34,11 @@ def dry_run(
     source: Any,
     *,
     backend: str | None = None,
-    shapes: Mapping[str, Shape] | None = None,
+    shapes: Mapping[str, Shape | str] | None = None,
     precision: str | None = None,
     options: Mapping[str, Option] | None = None,
-    profiles: Sequence[Mapping[str, Shape]] = (),
-    values: Mapping[str, Shape] | None = None,
+    profiles: Sequence[Mapping[str, Shape | str]] = (),
+    values: Mapping[str, Shape | str] | None = None,
     plan: PrecisionPlan | str | Path | None = None,
     calibration: Any = None,
     calibration_method: str = "minmax",
@@ -65,17 +65,14 @@ def dry_run(
     """
     progress = progress or Progress()
     progress.plan(("export", 5.0), *([("simplify", 5.0)] if simplify else []), ("examine", 2.0))
-    word, plan = asked_precision(precision, plan)
-    spec = BuildSpec(
-        dict(shapes or {}), word, dict(options or {}), tuple(profiles), values=dict(values or {}), plan=plan
-    )
-    check_calibration(calibration, calibration_method, (word, *(plan.words if plan else ())), weight_bits)
+    spec = make_build_spec(shapes, precision, options=options, profiles=profiles, values=values, plan=plan)
+    check_calibration(calibration, calibration_method, asked_words(spec), weight_bits)
     asked = SourceSpec.of(example_inputs, **said)
     with tempfile.TemporaryDirectory(prefix="enginery-") as name, opened(source, asked) as found:
         folder = Path(name)
         backend = choose_backend(found, backend)
         check_asked(backend, spec, precision=False)  # a precision that is not offered is a finding
-        design = make_design(found, folder, shapes=shapes, simplify=simplify, progress=progress)
+        design = make_design(found, folder, shapes=spec.shapes, simplify=simplify, progress=progress)
         if design.path.suffix != ".onnx":
             mend = "build it: its own functions say what they cannot do"
             raise UsageError(f"the {found.label} is built by hand, and a dry run reads graphs", mend=mend)

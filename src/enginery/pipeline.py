@@ -26,7 +26,7 @@ from enginery.spec import (
     SourceOptions,
     SourceSpec,
     VerifySpec,
-    parse_shapes,
+    as_shapes,
 )
 from enginery.staging import staging
 
@@ -162,7 +162,7 @@ def optimize(
     begin = time.monotonic()
     asked = SourceSpec.of(example_inputs, **said)
     spec = spec or OptimizeSpec(
-        shapes=_parsed(shapes),
+        shapes=as_shapes(shapes),
         precision=precision,
         backends=tuple(backends),
         objective=objective,
@@ -177,6 +177,7 @@ def optimize(
         verify=VerifySpec.of(max_error, min_cosine=min_cosine, max_drop=max_drop),
         bench=BenchSpec(limit_s=limit_s),
     )
+    spec = replace(spec, shapes=as_shapes(spec.shapes))
     progress = progress or Progress()
     given = calibration if calibration is not None else spec.calibration or None
     check_calibration(given, spec.calibration_method, spec.plan.words if spec.plan is not None else (spec.precision,))
@@ -315,13 +316,6 @@ def _said(calibration: Any) -> str:
     if calibration is None:
         return ""
     return str(calibration) if isinstance(calibration, str | Path) else f"a {type(calibration).__name__}"
-
-
-def _parsed(shapes: Mapping[str, Shape | str] | None) -> dict[str, Shape]:
-    parsed: dict[str, Shape] = {}
-    for name, shape in (shapes or {}).items():
-        parsed |= parse_shapes([f"{name}={shape}"]) if isinstance(shape, str) else {name: shape}
-    return parsed
 
 
 def _default_output(source: Any) -> Path:

@@ -17,7 +17,7 @@ from enginery.machine import describe_machine
 from enginery.progress import Progress
 from enginery.records import ExportRecord, GraphRecord, ManifestRecord, SimplifyRecord, TensorInfo
 from enginery.sources.base import HandBuilt, Source
-from enginery.spec import BuildSpec, PrecisionPlan, Shape, check_precision
+from enginery.spec import BuildSpec, Option, PrecisionPlan, Shape, as_shapes, check_precision
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,11 +29,13 @@ __all__ = [
     "CaseSet",
     "Prepared",
     "asked_precision",
+    "asked_words",
     "bench_case",
     "builder_of",
     "check_asked",
     "check_typed",
     "choose_backend",
+    "make_build_spec",
     "make_cases",
     "make_design",
     "network_design",
@@ -126,16 +128,14 @@ def asked_precision(precision: str | None, plan: PrecisionPlan | str | Path | No
 
     Raises:
         UnknownNameError: there is no such precision.
-        UsageError: it is ``best``, the plan says something else, or its file cannot be read.
+        UsageError: it is ``best``, the plan says something else or is none, or its file cannot be read.
     """
     if precision is not None and check_precision(precision) == "best":
         raise UsageError("one engine has one precision, not 'best'", mend="use `optimize`, or name a precision")
     if plan is None:
         return precision or "fp32", None
     if not isinstance(plan, PrecisionPlan):
-        from enginery.graph.base import read_plan
-
-        plan = read_plan(plan)
+        plan = _read_plan(plan)
     if precision not in (None, plan.precision, plan.narrowest):
         said = plan.precision if plan.precision == plan.narrowest else f"{plan.precision} with {plan.narrowest} nodes"
         raise UsageError(
@@ -143,6 +143,40 @@ def asked_precision(precision: str | None, plan: PrecisionPlan | str | Path | No
             mend="leave the precision out, or the plan",
         )
     return precision or plan.narrowest, plan
+
+
+def _read_plan(path: Any) -> PrecisionPlan:
+    from enginery.graph.base import read_plan
+
+    if not isinstance(path, str | Path):
+        mend = "give a PrecisionPlan of enginery.spec, or the path of its file: docs/precision.md shows one"
+        raise UsageError(f"the precision plan is a {type(path).__name__}: {path!r}", mend=mend)
+    return read_plan(path)
+
+
+def make_build_spec(
+    shapes: Mapping[str, Shape | str] | None,
+    precision: str | None,
+    *,
+    options: Mapping[str, Option] | None,
+    profiles: Sequence[Mapping[str, Shape | str]],
+    values: Mapping[str, Shape | str] | None,
+    plan: PrecisionPlan | str | Path | None,
+) -> BuildSpec:
+    """Return what one engine shall be from what a caller said, texts read.
+
+    Raises:
+        UnknownNameError: there is no such precision.
+        UsageError: a shape or a plan cannot be read, or the precision and the plan differ.
+    """
+    word, plan = asked_precision(precision, plan)
+    narrower = tuple(as_shapes(profile, "profile") for profile in profiles)
+    return BuildSpec(as_shapes(shapes), word, dict(options or {}), narrower, as_shapes(values, "range"), plan)
+
+
+def asked_words(spec: BuildSpec) -> tuple[str, ...]:
+    """Return every precision that an engine shall have."""
+    return (spec.precision, *(spec.plan.words if spec.plan is not None else ()))
 
 
 def check_typed(precision: str, plan: PrecisionPlan | None, *, convert_io: bool) -> None:
@@ -201,7 +235,7 @@ def make_design(
     source: Source,
     folder: Path,
     *,
-    shapes: Mapping[str, Shape] | None = None,
+    shapes: Mapping[str, Shape | str] | None = None,
     simplify: bool = True,
     in_process: bool = False,
     progress: Progress,
@@ -224,7 +258,7 @@ def prepare(
     source: Source,
     folder: Path,
     *,
-    shapes: Mapping[str, Shape] | None = None,
+    shapes: Mapping[str, Shape | str] | None = None,
     opset: int | None = None,
     simplify: bool = True,
     progress: Progress | None = None,
@@ -245,24 +279,24 @@ def prepare(
     from enginery.inputs.generated import index_limits
 
     progress = progress or Progress()
-    shapes = dict(shapes or {})
+    profile = as_shapes(shapes)
     simplified = None
     with Evaluator(folder) as evaluator:
         with progress.step("export"):
             exported = source.export(
-                shapes=shapes, opset=opset, evaluate=lambda model, feeds: evaluator.run(model, [feeds])[0]
+                shapes=profile, opset=opset, evaluate=lambda model, feeds: evaluator.run(model, [feeds])[0]
             )
             record = replace(exported.record, nodes_with_module=note_modules(exported.graph))
             if exported.original is not None:
-                unchecked = check_conversion(exported.original, exported.graph, shapes, evaluator, progress)
+                unchecked = check_conversion(exported.original, exported.graph, profile, evaluator, progress)
                 record = replace(record, notes=(*record.notes, *([unchecked] if unchecked else [])))
             plain = folder / "plain.onnx"
             files.save_shared(exported.graph, plain)
-            graph = apply_shapes(files.load(plain), shapes)
+            graph = apply_shapes(files.load(plain), profile)
             limits = index_limits(graph)
         if simplify:
             with progress.step("simplify"):
-                graph, simplified = _simplify(graph, shapes, limits, evaluator, progress)
+                graph, simplified = _simplify(graph, profile, limits, evaluator, progress)
     path = folder / "graph.onnx"
     files.save_shared(graph, path)
     return Prepared(
@@ -271,8 +305,8 @@ def prepare(
         simplify=simplified,
         plain=plain,
         path=path,
-        graph=replace(summarise(graph, shapes), sha256=files.hash_model(path)),
-        inputs=with_profiles(tensor_infos(graph.graph.inputs), shapes),
+        graph=replace(summarise(graph, profile), sha256=files.hash_model(path)),
+        inputs=with_profiles(tensor_infos(graph.graph.inputs), profile),
         outputs=tensor_infos(graph.graph.outputs),
         index_limits=limits,
     )

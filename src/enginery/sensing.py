@@ -12,7 +12,7 @@ from enginery.preparation import make_cases, prepare, reference_of, reference_ou
 from enginery.progress import Progress
 from enginery.records import SensitivityRecord
 from enginery.sources import opened
-from enginery.spec import Shape, SourceOptions, SourceSpec, VerifySpec
+from enginery.spec import Shape, SourceOptions, SourceSpec, VerifySpec, as_shapes
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -29,7 +29,7 @@ def inspect_sensitivity(
     precision: str = "fp16",
     *,
     example_inputs: Any = None,
-    shapes: Mapping[str, Shape] | None = None,
+    shapes: Mapping[str, Shape | str] | None = None,
     data: str | Path | None = None,
     ranges: Mapping[str, Range] | None = None,
     simplify: bool = True,
@@ -43,7 +43,7 @@ def inspect_sensitivity(
         source: as for `enginery.steps.export`.
         precision: ``fp16`` or ``bf16``.
         example_inputs: as for `enginery.steps.export`.
-        shapes: the profile of each input.
+        shapes: as for `enginery.steps.export`.
         data: recorded inputs; random ones tell little of ranges.
         ranges: of the random inputs, by name.
         simplify: whether to simplify the graph first, as a build does.
@@ -69,12 +69,13 @@ def inspect_sensitivity(
 
     if precision not in NARROW:
         raise UnknownNameError.from_choices("precision to mix node by node:", precision, NARROW)
+    profile = as_shapes(shapes)
     progress = progress or Progress()
     progress.plan(("export", 5.0), *([("simplify", 5.0)] if simplify else []), ("reference", 5.0), (_STEP, 30.0))
     asked = SourceSpec.of(example_inputs, **said)
     with tempfile.TemporaryDirectory(prefix="enginery-") as name, opened(source, asked) as found:
         folder = Path(name)
-        prepared = prepare(reference_of(found), folder, shapes=shapes, simplify=simplify, progress=progress)
+        prepared = prepare(reference_of(found), folder, shapes=profile, simplify=simplify, progress=progress)
         cases = make_cases(prepared, data=data, ranges=ranges, say=progress.say)
         with progress.step("reference"):
             expected, reference = reference_outputs(prepared, cases.cases, folder)

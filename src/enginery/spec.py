@@ -31,6 +31,7 @@ __all__ = [
     "SourceOptions",
     "SourceSpec",
     "VerifySpec",
+    "as_shapes",
     "check_precision",
     "parse_examples",
     "parse_shapes",
@@ -58,6 +59,7 @@ CALIBRATION_METHODS = ("minmax", "entropy", "percentile")
 
 _MAX_SIZE = 2**31 - 1
 _SHAPE_HELP = "write it as NAME=DIMxDIMx..., each DIM as 3, 1..8, 1..8..32 or batch:1..8..32"
+_SHAPES_HELP = 'give a dict, such as {"input": "1..8..32x3x224x224"}, with a text or an enginery.Shape for each name'
 _RANGE = re.compile(r"(?:(?P<name>[A-Za-z_]\w*):)?(?P<numbers>\d+(?:\.\.\d+){0,2})")
 
 
@@ -264,6 +266,37 @@ def parse_shapes(texts: Iterable[str]) -> dict[str, Shape]:
     return {name: Shape.parse(body) for name, body in split_named(texts, "shape", _SHAPE_HELP).items()}
 
 
+def as_shapes(given: Mapping[str, Shape | str] | None, kind: str = "shape") -> dict[str, Shape]:
+    """Return the shapes that a caller gave by name, each as a `Shape` or as its text.
+
+    Args:
+        given: as the caller gave them; None for none.
+        kind: what one of them is, for messages.
+
+    Raises:
+        UsageError: a text cannot be read, or something else stands where a shape or a text should.
+
+    Example:
+        >>> {name: str(shape) for name, shape in as_shapes({"ids": "1..4x8", "mask": Shape.fixed((4, 8))}).items()}
+        {'ids': '1..4..4x8', 'mask': '4x8'}
+    """
+    if given is not None and not isinstance(given, Mapping):
+        raise UsageError(f"each {kind} goes by its input's name, and {given!r} has none", mend=_SHAPES_HELP)
+    return {name: _as_shape(name, shape, kind) for name, shape in (given or {}).items()}
+
+
+def _as_shape(name: str, shape: Any, kind: str) -> Shape:
+    if isinstance(shape, Shape):
+        return shape
+    if not isinstance(shape, str):
+        found = f"the {kind} of {name!r} is {shape!r}, neither a Shape nor a text"
+        raise UsageError(found, mend=_SHAPES_HELP)
+    try:
+        return Shape.parse(shape)
+    except UsageError as error:
+        raise UsageError(f"the {kind} of {name!r}: {error.message}", mend=error.mend) from error
+
+
 def split_named(texts: Iterable[str], kind: str, mend: str) -> dict[str, str]:
     """Cut ``INPUT=VALUE`` texts into names and values; several may stand in one text, separated by ``,`` or ``;``.
 
@@ -298,8 +331,9 @@ def parse_examples(texts: Iterable[str]) -> tuple[Example, ...]:
 
 def check_precision(name: str) -> str:
     """Return the name of a precision, or ``best``; raise `UnknownNameError` for any other word."""
-    if name not in (*PRECISIONS, "best"):
-        raise UnknownNameError.from_choices("precision", name, (*PRECISIONS, "best"))
+    known = (*PRECISIONS, "best")
+    if not isinstance(name, str) or name not in known:
+        raise UnknownNameError.from_choices("precision", str(name), known)
     return name
 
 
@@ -312,6 +346,10 @@ class PrecisionPlan:
         nodes: precision of single nodes by name, such as ``{"/encoder/Softmax": "fp32"}``.
         reasons: why, for those nodes.
 
+    Raises:
+        UnknownNameError: there is no such precision.
+        UsageError: `nodes` is no mapping.
+
     Example:
         >>> PrecisionPlan("fp16", {"/encoder/Softmax": "fp32"}).of("/encoder/Softmax")
         'fp32'
@@ -320,6 +358,15 @@ class PrecisionPlan:
     precision: str = "fp32"
     nodes: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        nodes: Any = self.nodes
+        if not isinstance(nodes, Mapping):
+            mend = 'give each its precision: {"/encoder/Softmax": "fp32"}'
+            raise UsageError(f"the nodes of a precision plan are a {type(nodes).__name__}: {nodes!r}", mend=mend)
+        for word in (self.precision, *nodes.values()):
+            if not isinstance(word, str) or word not in PRECISIONS:
+                raise UnknownNameError.from_choices("precision", str(word), PRECISIONS)
 
     def of(self, node: str) -> str:
         """Return the precision of a node by its name."""
@@ -497,6 +544,10 @@ class OptimizeSpec:
             raise UsageError(f"the time limit of a search is {self.search_limit_s}", mend="give 0 or a number above it")
         if self.max_latency_ms is not None:
             _check_positive("the largest latency", self.max_latency_ms)
+        plan: Any = self.plan
+        if plan is not None and not isinstance(plan, PrecisionPlan):
+            mend = "give a PrecisionPlan; enginery.graph.base.read_plan reads one from its file"
+            raise UsageError(f"the precision plan is a {type(plan).__name__}: {plan!r}", mend=mend)
         if self.plan is not None and self.precision not in ("fp32", self.plan.precision, self.plan.narrowest):
             said = f"{self.precision} was asked for, and the precision plan says {self.plan.narrowest}"
             raise UsageError(said, mend="leave the precision out, or the plan")

@@ -20,10 +20,12 @@ from enginery.machine import describe_machine
 from enginery.preparation import (
     Prepared,
     asked_precision,
+    asked_words,
     bench_case,
     check_asked,
     check_typed,
     choose_backend,
+    make_build_spec,
     make_cases,
     make_design,
     prepare,
@@ -51,6 +53,7 @@ from enginery.spec import (
     SourceOptions,
     SourceSpec,
     VerifySpec,
+    as_shapes,
 )
 from enginery.staging import staging
 
@@ -85,7 +88,7 @@ def export(
     output: str | Path,
     *,
     example_inputs: Any = None,
-    shapes: Mapping[str, Shape] | None = None,
+    shapes: Mapping[str, Shape | str] | None = None,
     opset: int | None = None,
     simplify: bool = False,
     precision: str | None = None,
@@ -100,7 +103,8 @@ def export(
         source: a path, ``file.py:factory``, ``package.module:factory``, or a module in memory.
         output: path of the ONNX file; large weights go into a file beside it.
         example_inputs: example arrays for a module in memory.
-        shapes: the profile of each input; a range makes that axis dynamic.
+        shapes: the profile of each input, as a `Shape` or a text such as ``"1..8..32x3x224x224"``; a range makes that
+            axis dynamic.
         opset: version of ONNX's operator set; None for the exporter's own choice.
         simplify: whether to simplify the graph as well.
         precision: ``fp16`` or ``bf16`` to write the graph with these types; None for those of the source.
@@ -119,13 +123,14 @@ def export(
     output = Path(output)
     if output.suffix != ".onnx":
         raise UsageError(f"{output} is no name for an ONNX file", mend=f"name it {output.with_suffix('.onnx')}")
+    profile = as_shapes(shapes)
     word, plan = asked_precision(precision, plan)
     check_typed(word, plan, convert_io=convert_io)
     progress = progress or Progress()
     progress.plan(("export", 5.0), *([("simplify", 5.0)] if simplify else []))
     asked = SourceSpec.of(example_inputs, **said)
     with staging(output.resolve()) as folder, opened(source, asked) as found:
-        prepared = prepare(found, folder, shapes=shapes, opset=opset, simplify=simplify, progress=progress)
+        prepared = prepare(found, folder, shapes=profile, opset=opset, simplify=simplify, progress=progress)
         graph = files.load(prepared.path)
         typed = base.apply_plan(graph, plan or PrecisionPlan(word), convert_io=convert_io, say=progress.say)
         files.save(typed, output)
@@ -143,7 +148,7 @@ def quantize(
     method: str = "minmax",
     form: str = "symmetric",
     exclude: Sequence[str] = (),
-    shapes: Mapping[str, Shape] | None = None,
+    shapes: Mapping[str, Shape | str] | None = None,
     example_inputs: Any = None,
     progress: Progress | None = None,
     **said: Unpack[SourceOptions],
@@ -160,7 +165,7 @@ def quantize(
         form: of the numbers: ``symmetric`` for TensorRT (``symmetric8`` for 8.5 and 8.6), ``asymmetric`` for OpenVINO,
             ``whole`` for ONNX Runtime on CPUs; see `enginery.graph.precision.forms.FORMS`.
         exclude: names of nodes that stay as they are.
-        shapes: the profile of each input.
+        shapes: as for `export`.
         example_inputs: as for `export`.
         progress: told what is going on.
         said: what else is known of the source: see `enginery.spec.SourceSpec`.
@@ -177,11 +182,12 @@ def quantize(
     output = Path(output)
     if output.suffix != ".onnx":
         raise UsageError(f"{output} is no name for an ONNX file", mend=f"name it {output.with_suffix('.onnx')}")
+    profile = as_shapes(shapes)
     progress = progress or Progress()
     progress.plan(("export", 5.0), ("simplify", 5.0), ("quantize", 10.0))
     asked = SourceSpec.of(example_inputs, **said)
     with staging(output.resolve()) as folder, opened(source, asked) as found:
-        prepared = prepare(found, folder, shapes=shapes, simplify=True, progress=progress)
+        prepared = prepare(found, folder, shapes=profile, simplify=True, progress=progress)
         with progress.step("quantize"):
             batches = (case.feeds for case in stream_data(data, prepared.inputs, say=progress.say))
             model = files.load(prepared.path)
@@ -196,11 +202,11 @@ def build(
     output: str | Path,
     *,
     backend: str | None = None,
-    shapes: Mapping[str, Shape] | None = None,
+    shapes: Mapping[str, Shape | str] | None = None,
     precision: str | None = None,
     options: Mapping[str, Option] | None = None,
-    profiles: Sequence[Mapping[str, Shape]] = (),
-    values: Mapping[str, Shape] | None = None,
+    profiles: Sequence[Mapping[str, Shape | str]] = (),
+    values: Mapping[str, Shape | str] | None = None,
     plan: PrecisionPlan | str | Path | None = None,
     calibration: Any = None,
     calibration_method: str = "minmax",
@@ -218,7 +224,7 @@ def build(
         source: as for `export`.
         output: path of the engine folder; an engine that stands there is replaced.
         backend: its name; None for ``onnxruntime``, or for the one that a hand-built network is written for.
-        shapes: the profile of each input.
+        shapes: the profile of each input, as a `Shape` or a text such as ``"1..8..32x3x224x224"``.
         precision: one of `enginery.spec.PRECISIONS`; None for ``fp32``, or for what the plan says.
         options: the backend's own.
         profiles: narrower profiles inside `shapes`, on a backend that has several.
@@ -250,9 +256,8 @@ def build(
     progress = progress or Progress()
     building = f"build {backend or 'engine'}"
     progress.plan(("export", 5.0), *([("simplify", 5.0)] if simplify else []), (building, 3.0))
-    word, plan = asked_precision(precision, plan)
-    spec = BuildSpec(dict(shapes or {}), word, dict(options or {}), tuple(profiles), dict(values or {}), plan)
-    check_calibration(calibration, calibration_method, (word, *(plan.words if plan else ())), weight_bits)
+    spec = make_build_spec(shapes, precision, options=options, profiles=profiles, values=values, plan=plan)
+    check_calibration(calibration, calibration_method, asked_words(spec), weight_bits)
     if backend is not None:
         check_asked(backend, spec)
     storage.refuse_to_replace(output)
@@ -260,7 +265,9 @@ def build(
     with staging(output.resolve()) as folder, opened(source, asked) as found:
         backend = choose_backend(found, backend)
         check_asked(backend, spec)
-        design = make_design(found, folder, shapes=shapes, simplify=simplify, in_process=in_process, progress=progress)
+        design = make_design(
+            found, folder, shapes=spec.shapes, simplify=simplify, in_process=in_process, progress=progress
+        )
         offered = backends.get(backend).capabilities(describe_machine())
         design = Fitter(folder, spec.shapes, progress).fit(design, offered.opsets)
         examples = reference_of(found).example_feeds() if calibration is not None else None

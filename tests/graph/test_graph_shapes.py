@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from enginery.errors import GraphError, UnknownNameError
+from enginery.errors import GraphError, UnknownNameError, UsageError
+from enginery.graph import base
 from enginery.graph.base import tensor_infos
 from enginery.graph.shapes import apply_shapes
 from enginery.spec import parse_shapes
@@ -38,6 +39,19 @@ def test_range_keeps_the_name(shaped):
 def test_given_name_is_taken_everywhere(shaped):
     """A name given with a range replaces the graph's own at every axis that shares it."""
     assert shaped(TWO, "a=rows:1..8x4..16") == {"a": ("rows", "s"), "b": ("rows", "t"), "y": ("rows", "m")}
+
+
+def test_shapes_are_texts_too(graph_of):
+    """Functions of graphs take what the steps take: operations are counted, and axes made dynamic, by texts."""
+    model = graph_of(TWO)
+    shapes = {"a": "1..8x4..16", "b": "1..8x2"}
+    assert base.count_flops(model, shapes) == base.count_flops(model, parse_shapes(["a=1..8x4..16,b=1..8x2"]))
+    assert tensor_infos(apply_shapes(model, {"a": "3x4"}).graph.inputs)[0].shape == (3, 4)
+    fixed = apply_shapes(model, {"a": "1x4", "b": "1x2"})
+    changed, _ = base.make_dynamic(fixed, ["batch"], shapes={"a": "1..8x4", "b": "1..8x2"})
+    assert tensor_infos(changed.graph.inputs)[0].shape == ("batch", 4)
+    with pytest.raises(UsageError, match="the shape of 'a': '4q' is not a dimension"):
+        base.make_dynamic(fixed, ["batch"], shapes={"a": "4q"})
 
 
 def test_swapped_names(shaped):

@@ -340,7 +340,7 @@ def make_dynamic(
     model: ir.Model,
     texts: Sequence[str],
     *,
-    shapes: Mapping[str, Shape] | None = None,
+    shapes: Mapping[str, Shape | str] | None = None,
     evaluate: Callable[[ir.Model, Mapping[str, Array]], dict[str, Array]] | None = None,
     examples: Mapping[str, Array] | None = None,
 ) -> tuple[ir.Model, tuple[str, ...]]:
@@ -733,7 +733,7 @@ def subgraphs(node: ir.Node) -> list[ir.Graph]:
     return found
 
 
-def count_flops(model: ir.Model, shapes: Mapping[str, Shape]) -> int | None:
+def count_flops(model: ir.Model, shapes: Mapping[str, Shape | str]) -> int | None:
     """Return the floating-point operations of one run; see `enginery.graph.summary.count_flops`."""
     from enginery.graph.summary import count_flops as count
 

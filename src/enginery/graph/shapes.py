@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from enginery.errors import GraphError, UnknownNameError
 from enginery.graph.base import all_graphs, axis_name, tensor_info
 from enginery.graph.infer import infer_shapes
-from enginery.spec import Dim, Shape, show_sizes
+from enginery.spec import Dim, Shape, as_shapes, show_sizes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -37,7 +37,7 @@ class _Axis:
         return f"input {self.tensor!r}, axis {self.axis}"
 
 
-def apply_shapes(model: ir.Model, shapes: Mapping[str, Shape]) -> ir.Model:
+def apply_shapes(model: ir.Model, shapes: Mapping[str, Shape | str]) -> ir.Model:
     """Return a copy of a graph with the shapes asked for; weights are shared, `model` is not changed.
 
     A single size given for a dynamic axis fixes it, and all axes of the same symbolic name with it. A range keeps
@@ -46,7 +46,7 @@ def apply_shapes(model: ir.Model, shapes: Mapping[str, Shape]) -> ir.Model:
 
     Args:
         model: the graph.
-        shapes: a shape for each input by name; an input without one keeps its own.
+        shapes: a shape for each input by name, or its text; an input without one keeps its own.
 
     Raises:
         UnknownNameError: a shape names no input; the nearest name is suggested.
@@ -58,16 +58,17 @@ def apply_shapes(model: ir.Model, shapes: Mapping[str, Shape]) -> ir.Model:
         >>> x = ir.val("x", ir.DataType.FLOAT, ["n", 3])
         >>> node = ir.node("Relu", [x])
         >>> graph = ir.Graph([x], node.outputs, nodes=[node], opset_imports={"": 20}, name="g")
-        >>> fixed = apply_shapes(ir.Model(graph, ir_version=10), {"x": Shape.parse("4x3")})
+        >>> fixed = apply_shapes(ir.Model(graph, ir_version=10), {"x": "4x3"})
         >>> fixed.graph.inputs[0].shape.numpy()
         (4, 3)
     """
+    asked = as_shapes(shapes)
     copy = model.clone()
     inputs = {value.name or "": value for value in copy.graph.inputs}
-    for name in shapes:
+    for name in asked:
         if name not in inputs:
             raise UnknownNameError.from_choices("input", name, inputs)
-    axes = [axis for name, shape in shapes.items() for axis in _axes(inputs[name], shape)]
+    axes = [axis for name, shape in asked.items() for axis in _axes(inputs[name], shape)]
     targets = _targets(axes)
     _replace_symbols(copy, {key: target for key, target in targets.items() if isinstance(key, str)})
     for axis, target in targets.items():

@@ -14,7 +14,7 @@ from enginery.graph.passes.fold_constants import FoldConstants
 from enginery.graph.passes.inline_functions import InlineFunctions
 from enginery.graph.shapes import apply_shapes
 from enginery.records import GraphRecord, TensorInfo
-from enginery.spec import Shape
+from enginery.spec import Shape, as_shapes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -25,7 +25,7 @@ _NOT_PARAMETERS = ("INT64", "BOOL", "STRING")
 """Element types of sizes, axes and texts rather than weights."""
 
 
-def summarise(model: ir.Model, shapes: Mapping[str, Shape] | None = None) -> GraphRecord:
+def summarise(model: ir.Model, shapes: Mapping[str, Shape | str] | None = None) -> GraphRecord:
     """Summarise a graph; it is not changed.
 
     Nodes and operators count those of subgraphs and functions, each body once. Parameters are the elements of all
@@ -69,12 +69,12 @@ def summarise(model: ir.Model, shapes: Mapping[str, Shape] | None = None) -> Gra
     )
 
 
-def count_flops(model: ir.Model, shapes: Mapping[str, Shape]) -> int | None:
+def count_flops(model: ir.Model, shapes: Mapping[str, Shape | str]) -> int | None:
     """Count the floating-point operations of one call at the `opt` sizes; None where shapes are unknown.
 
     Bodies of If, Loop and Scan are counted once, calls of functions as often as they occur.
     """
-    copy = apply_shapes(model, {name: Shape.fixed(shape.at("opt")) for name, shape in shapes.items()})
+    copy = apply_shapes(model, {name: Shape.fixed(shape.at("opt")) for name, shape in as_shapes(shapes).items()})
     if any(value.shape is None or not value.shape.is_static() for value in copy.graph.inputs):
         return None
     InlineFunctions().apply(copy)

@@ -20,7 +20,7 @@ from enginery.graph.infer import infer_shapes
 from enginery.graph.passes.inline_functions import InlineFunctions
 from enginery.graph.passes.sort_nodes import SortNodes
 from enginery.graph.shapes import rename_symbols
-from enginery.spec import Shape
+from enginery.spec import Shape, as_shapes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -36,7 +36,7 @@ def make_dynamic(
     model: ir.Model,
     texts: Sequence[str],
     *,
-    shapes: Mapping[str, Shape] | None = None,
+    shapes: Mapping[str, Shape | str] | None = None,
     evaluate: Evaluate | None = None,
     examples: Mapping[str, Array] | None = None,
 ) -> tuple[ir.Model, tuple[str, ...]]:
@@ -68,7 +68,7 @@ def make_dynamic(
         >>> str(found.graph.outputs[0].shape), notes[0]
         ('[batch,6]', "'batch' is now dynamic: axis 0 of input 'x', which was 1")
     """
-    groups = read_dynamic(model, texts)
+    groups, profiles = read_dynamic(model, texts), as_shapes(shapes)
     notes: list[str] = []
     current = model
     for group in groups:
@@ -77,7 +77,7 @@ def make_dynamic(
             current = _named(renamed, group)
             notes.append(f"{group.name!r} was dynamic already" + _before(group))
             continue
-        current, said = _changed(renamed, group, dict(shapes or {}), evaluate, examples)
+        current, said = _changed(renamed, group, profiles, evaluate, examples)
         notes += said
     return current, tuple(notes)
 
