@@ -10,9 +10,10 @@ import sys
 
 import pytest
 
-from enginery import __version__, errors, steps
+from enginery import __version__, errors, pipeline, steps
 from enginery.cli.main import enginery as group
 from enginery.cli.main import main, main_inner
+from enginery.tuning.journal import Journal
 
 COMMANDS = ("optimize", "export", "build", "inspect", "run", "verify", "bench", "doctor", "view", "trtexec", "onnx2trt")
 
@@ -56,6 +57,25 @@ def test_an_interrupt_leaves_with_130(failing, capsys):
     """Ctrl-C is told in one line, without a traceback."""
     failing(KeyboardInterrupt())
     assert main(["inspect", "x"]) == 130
+    assert capsys.readouterr().err.strip() == "interrupted; nothing was written"
+
+
+def test_an_interrupt_tells_of_the_search_that_is_kept(monkeypatch, capsys, tmp_path):
+    """Nothing is written but what a search has measured, where that was asked for; a folder without it is not told."""
+
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "optimize", interrupt)
+    words = ["optimize", "x.onnx", "--resume", str(tmp_path)]
+    assert main(words) == 130
+    assert capsys.readouterr().err.strip() == "interrupted; nothing was written"
+    Journal(tmp_path).keep("a plan", 1)
+    assert main(words) == 130
+    kept = tmp_path / "search.jsonl"
+    said = f"interrupted; no engine was written; the search is kept in {kept}, and the same command goes on from it"
+    assert capsys.readouterr().err.strip() == said
+    assert main(words[:2]) == 130
     assert capsys.readouterr().err.strip() == "interrupted; nothing was written"
 
 

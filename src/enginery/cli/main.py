@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import click as plain_click
 import rich_click as click
@@ -30,9 +31,10 @@ _ENDS = (signal.SIGTERM, signal.SIGHUP)
 
 @dataclass
 class Invocation:
-    """What the outermost options of one call ask for."""
+    """What the outermost options of one call ask for, and the folder where a search is kept."""
 
     verbose: bool = False
+    kept: str | None = None
 
 
 class Ended(BaseException):
@@ -124,7 +126,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         return _tell(error.format_message(), _usage_mend(error), error.exit_code, invocation)
     except (Ended, KeyboardInterrupt, plain_click.exceptions.Abort) as error:
-        return _tell_ended(error)
+        return _tell_ended(error, invocation)
     except BrokenPipeError:
         return _leave_broken_pipe()
     except Exception as error:  # noqa: BLE001 - the last stand of the program
@@ -145,12 +147,23 @@ def _tell(message: str, mend: str, code: int, invocation: Invocation) -> int:
     return code
 
 
-def _tell_ended(error: BaseException) -> int:
+def _tell_ended(error: BaseException, invocation: Invocation) -> int:
+    left = _left(invocation)
     if isinstance(error, Ended):
-        print(f"ended by {error.signal.name}; nothing was written", file=sys.stderr)
+        print(f"ended by {error.signal.name}; {left}", file=sys.stderr)
         return _SIGNAL_EXIT_CODE + error.signal
-    print("interrupted; nothing was written", file=sys.stderr)
+    print(f"interrupted; {left}", file=sys.stderr)
     return INTERRUPTED_EXIT_CODE
+
+
+def _left(invocation: Invocation) -> str:
+    """Say what an interrupted call leaves behind."""
+    from enginery.tuning.journal import NAME
+
+    kept = Path(invocation.kept) / NAME if invocation.kept else None
+    if kept is None or not kept.exists():
+        return "nothing was written"
+    return f"no engine was written; the search is kept in {kept}, and the same command goes on from it"
 
 
 def _usage_mend(error: click.ClickException) -> str:

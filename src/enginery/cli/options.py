@@ -194,6 +194,14 @@ def _read(parse: Callable[[Any], Parsed]) -> Callable[[click.Context, click.Para
     return callback
 
 
+def _outlives(context: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Let the last word on an interrupt know of a folder that outlives it."""
+    del parameter
+    if context.obj is not None:
+        context.obj.kept = value
+    return value
+
+
 class Number(click.FloatRange):
     """A number in a range, neither NaN nor infinite."""
 
@@ -302,7 +310,7 @@ search_limit = click.option(
     help="Most time that one search of a plan between two precisions may take; 0 for no search.",
 )  # fmt: skip
 resume = click.option(
-    "--resume", type=PathText(), metavar="FOLDER",
+    "--resume", type=PathText(), metavar="FOLDER", callback=_outlives,
     help="Keep what a search measures in this folder; one that was killed goes on from it.",
 )  # fmt: skip
 objective = click.option(

@@ -12,9 +12,10 @@ from enginery.errors import DataError
 from enginery.plain import to_plain
 from enginery.staging import writing
 
-__all__ = ["Journal"]
+__all__ = ["NAME", "Journal"]
 
-_NAME = "search.jsonl"
+NAME = "search.jsonl"
+"""The file that holds the lines."""
 
 
 class Journal:
@@ -35,7 +36,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path | None) -> None:
-        self._path = folder / _NAME if folder is not None else None
+        self._path = folder / NAME if folder is not None else None
         self._known: dict[str, Any] = {}
         if self._path is None or folder is None:
             return
