@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from enginery.errors import DataError, GraphError, UnknownNameError
-from enginery.graph.base import all_nodes, apply_plan, load_model, make_plan, quantize
+from enginery.graph.base import Ranges, all_nodes, apply_plan, load_model, make_plan, quantize
 from enginery.graph.modules import note_modules
 
 DIGITS = Path(__file__).parents[3] / "examples" / "digits"
@@ -112,6 +112,38 @@ def test_data_from_which_no_range_follows(digits, batches, change, message):
     """It is refused before anything is run."""
     with pytest.raises(DataError, match=message):
         quantize(digits, change(batches))
+
+
+HEAD = '<ir_version: 10, opset_import: ["" : 18]> g'
+IN_A_BODY = f"""{HEAD} (float[2, 2] x, bool c) => (float[2, 2] y) {{
+    [choice] y = If (c) <
+        then_branch = then () => (float[2, 2] t) {{ [inner] t = MatMul (x, x) }},
+        else_branch = other () => (float[2, 2] e) {{ [neg] e = Neg (x) }}
+    >
+}}"""
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{HEAD} (double[2, 2] x) => (double[2, 2] y) {{ [mm] y = MatMul (x, x) }}",
+         "MatMul 'mm' computes in float64, and only what is float32 is quantised; export the model in float32"),
+        (f"{HEAD} (float16[2, 2] x) => (float16[2, 2] y) {{ [mm] y = MatMul (x, x) }}",
+         "MatMul 'mm' computes in float16, and only what is float32 is quantised; export the model in float32"),
+        (f"{HEAD} (int32[2, 2] x) => (int32[2, 2] y) {{ [mm] y = MatMul (x, x) }}",
+         "MatMul 'mm' computes in int32, and only what is float32 is quantised; ask for another precision"),
+        (f"{HEAD} (float[2, 2] x) => (float[2, 2] y) {{ y = MatMul (x, x) }}", "MatMul '' has no name"),
+        (IN_A_BODY, "MatMul 'inner' is in the body of an If, Loop, Scan or function"),
+        (f"{HEAD} (float[2, 2] x) => (float[2, 2] y) {{ [relu] y = Relu (x) }}",
+         r"none of the operators that are quantised \(Conv, .*\); ask for another precision"),
+    ],
+)  # fmt: skip
+def test_nothing_to_quantise(text, message):
+    """It says what stands against it, not that there is nothing; with data and with ranges."""
+    model = ir.from_onnx_text(text)
+    for given in ([], Ranges("minmax", {}, 1)):
+        with pytest.raises(GraphError, match=message):
+            quantize(model, given)
 
 
 def test_graphs_that_cannot_be_quantised(digits, batches, small_model):

@@ -16,7 +16,7 @@ from enginery.graph.files import save_shared
 from enginery.graph.infer import infer_shapes
 from enginery.graph.precision.calibration_data import checked
 from enginery.graph.precision.histogram import Histogram
-from enginery.graph.precision.quantisable import OPERATORS, read_tensors
+from enginery.graph.precision.quantisable import nothing_to_quantise, read_tensors
 from enginery.spec import CALIBRATION_METHODS
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ def calibrate(
     infer_shapes(copy)
     names = [value.name or "" for value in read_tensors(copy)]
     if not names:
-        kinds = ", ".join(OPERATORS)
-        raise GraphError(f"the graph has none of the operators that are quantised ({kinds})", mend="keep it in fp16")
+        raise nothing_to_quantise(copy)
     seen = {name: Histogram(counting=method != "minmax") for name in names}
     count = _watch(copy, checked(copy, batches, examples, say), seen)
     _check_seen(seen)

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from enginery.errors import GraphError
+from enginery.graph.base import all_nodes
 from enginery.graph.passes.base import constant_value, is_op, only_reader
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ __all__ = [
     "Slot",
     "activation_after",
     "ends_convolution",
+    "nothing_to_quantise",
     "quantisable",
     "read_tensors",
     "slots",
@@ -66,6 +69,22 @@ def quantisable(model: ir.Model, *, few_depthwise: bool = False) -> tuple[ir.Nod
     return tuple(node for node in able if not few_depthwise or not _is_depthwise(node) or _is_small_with_relu(node))
 
 
+def nothing_to_quantise(model: ir.Model) -> GraphError:
+    """Return what to say of a graph in which no node can read INT8: that it has no such operators, or why they cannot.
+
+    Args:
+        model: its types are known.
+    """
+    found = next((node for node in all_nodes(model) if is_op(node, *OPERATORS)), None)
+    if found is None:
+        message = f"the graph has none of the operators that are quantised ({', '.join(OPERATORS)})"
+        return GraphError(message, mend="ask for another precision")
+    dtype = found.outputs[0].dtype
+    narrow = dtype is not None and dtype.is_floating_point() and not _is_float32(found.outputs[0])
+    mend = "export the model in float32" if narrow else "ask for another precision"
+    return GraphError(f"nothing in the graph can be quantised: {_why_not(found, model)}", mend=mend)
+
+
 def slots(node: ir.Node) -> Iterator[Slot]:
     """Yield the inputs of a node that can be quantised; a bias stays as it is."""
     for index in (0, 1):
@@ -99,6 +118,17 @@ def ends_convolution(value: ir.Value) -> bool:
         before = node.inputs[0]
         node = before.producer() if before is not None else None
     return node is not None and is_op(node, "Conv", "ConvTranspose")
+
+
+def _why_not(node: ir.Node, model: ir.Model) -> str:
+    """Say why a heavy operator cannot read INT8."""
+    said, dtype = f"{node.op_type} {node.name!r}", node.outputs[0].dtype
+    if dtype is not None and not _is_float32(node.outputs[0]):
+        name = "float64" if dtype.name == "DOUBLE" else dtype.name.lower()
+        return f"{said} computes in {name}, and only what is float32 is quantised"
+    if node.graph is not model.graph:
+        return f"{said} is in the body of an If, Loop, Scan or function"
+    return f"{said} reads no float32 tensor that data could change" if node.name else f"{said} has no name"
 
 
 def _is_product(node: ir.Node) -> bool:

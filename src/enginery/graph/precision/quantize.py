@@ -16,7 +16,7 @@ from enginery.graph.infer import infer_shapes
 from enginery.graph.passes.base import is_op
 from enginery.graph.precision.calibrate import calibrate
 from enginery.graph.precision.forms import FORMS
-from enginery.graph.precision.quantisable import OPERATORS, QUANTISERS, quantisable
+from enginery.graph.precision.quantisable import OPERATORS, QUANTISERS, nothing_to_quantise, quantisable
 from enginery.graph.precision.quantiser import Quantiser
 
 if TYPE_CHECKING:
@@ -50,6 +50,8 @@ def quantize(
     infer_shapes(copy)
     chosen = _choose(copy, nodes, exclude, few_depthwise=FORMS[form].few_depthwise)
     ranges = batches if isinstance(batches, Ranges) else calibrate(model, batches, method=method)
+    if not quantisable(copy):
+        raise nothing_to_quantise(copy)
     counted = Quantiser(copy, ranges, FORMS[form]).run(chosen)
     if chosen and not any(is_op(node, "DequantizeLinear") for node in all_nodes(copy)):
         raise GraphError(f"no matrix product of the graph has a weight for {form}", mend="leave --weight-bits out")
@@ -62,9 +64,6 @@ def quantize(
 def _check_graph(model: ir.Model) -> None:
     if any(is_op(node, *QUANTISERS) for node in all_nodes(model)):
         raise GraphError("the graph is quantised already", mend="give the graph as it was before")
-    if not any(is_op(node, *OPERATORS) for node in all_nodes(model)):
-        kinds = ", ".join(OPERATORS)
-        raise GraphError(f"the graph has none of the operators that are quantised ({kinds})", mend="keep it in fp16")
     if (version := model.opset_imports.get("", 1)) < _LOWEST_OPSET:
         mend = f"convert it first: enginery export MODEL -o converted.onnx --opset {_LOWEST_OPSET}"
         raise GraphError(f"the graph has opset {version}, and scales per channel came with {_LOWEST_OPSET}", mend=mend)
