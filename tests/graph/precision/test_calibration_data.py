@@ -35,6 +35,7 @@ def rows():
         (lambda x: {"x": np.ones_like(x)}, "the data for 'x' is 1 everywhere; record real inputs"),
         (lambda x: {"y": x, "x": None}, "lacks the input 'x'; record every input; the data holds ids, y"),
         (lambda x: {"x": x[:1], "ids": IDS[:1]}, "there is one row of data to calibrate with"),
+        (lambda x: {"x": x[[0, 0, 0]]}, "all 3 rows of data to calibrate with are the same: no range follows from one"),
         (lambda x: {"x": x * 100}, r"lies in -100\.\.300, and the example inputs in -1\.\.3; prepare the data"),
         (lambda x: {"x": x / 100}, r"lies in -0\.01\.\.0\.03, and the example inputs in -1\.\.3"),
     ],
@@ -55,6 +56,29 @@ def test_taken(model, rows):
     assert len(list(handed)) == 1
     with pytest.raises(DataError, match="there is no data to calibrate with"):
         list(checked(model, []))
+
+
+def test_one_row_in_many_batches(model, rows):
+    """It is as little as one row; a row of another length, or one other number, is another."""
+    one = {"x": rows[:1], "ids": IDS[:1]}
+    with pytest.raises(DataError, match="all 3 rows of data to calibrate with are the same"):
+        list(checked(model, [one] * 3))
+    for other in ({"x": rows[1:], "ids": IDS[:1]}, {"x": rows[:1], "ids": IDS[:1] + 1}):
+        assert len(list(checked(model, [one, other]))) == 2
+    lengths = ir.from_onnx_text(TEXT.replace("3] x", "m] x"))
+    assert len(list(checked(lengths, [one, {**one, "x": np.concatenate([rows[:1]] * 2, axis=1)}]))) == 2
+
+
+@pytest.mark.parametrize(("factor", "told"), [(1e30, True), (1e-30, True), (100, False), (0.01, False)])
+def test_sizes_that_no_example_says_are_right(model, rows, factor, told):
+    """They are told of where they are far from what models take, and never refused."""
+    said = []
+    feeds = {"x": rows * np.float32(factor), "ids": IDS}
+    for examples in (None, {"x": np.zeros_like(rows)}):
+        said.clear()
+        list(checked(model, [feeds], examples, said.append))
+        assert [line for line in said if "'x' lies in -" in line and "no example inputs" in line] == said
+        assert bool(said) is told
 
 
 def test_an_input_that_never_varies_is_told_beside_one_that_does(rows):

@@ -24,6 +24,9 @@ __all__ = ["checked"]
 _FACTOR = 16.0
 """How many times larger or smaller than the example inputs the data may be."""
 
+_USUAL = 1e6
+"""Where there are no examples, data are told of whose largest value is beyond it, or below its inverse."""
+
 
 def checked(
     model: ir.Model, batches: Iterable[Feeds], examples: Feeds | None = None, say: Callable[[str], None] | None = None
@@ -34,21 +37,26 @@ def checked(
         model: whose inputs they are.
         batches: arrays by name, a dict for each call.
         examples: inputs that are known to be like real ones; None where there are none.
-        say: told of an input that is the same number everywhere, beside others that vary.
+        say: told of an input that is the same number everywhere, beside others that vary; and of one whose values are
+            very large or very small, where no example says that they should be.
 
     Raises:
-        DataError: there is none, or one row alone; an input is missing, or has another type or shape than the
-            model's, is not finite, or is far larger or smaller than the examples; or none varies.
+        DataError: there is none, or one row alone, once or many times; an input is missing, or has another type or
+            shape than the model's, is not finite, or is far larger or smaller than the examples; or none varies.
     """
     infos = tensor_infos(model.graph.inputs)
     ends: dict[str, tuple[float, float]] = {}
-    rows = 0
+    first: dict[str, Array] = {}
+    rows, differ = 0, False
     for feeds in batches:
         arrays = {info.name: _checked_array(info, feeds) for info in infos}
         for name, array in arrays.items():
-            if array.dtype.kind == "f" and array.size:
+            if not array.size:
+                continue
+            if array.dtype.kind == "f":
                 low, high = ends.get(name, (np.inf, -np.inf))
                 ends[name] = min(low, float(array.min())), max(high, float(array.max()))
+            differ = differ or _differs(array, first.setdefault(name, _first_row(array)))
         rows += max((len(array) if array.ndim else 1 for array in arrays.values()), default=1)
         yield arrays
     if not rows:
@@ -58,7 +66,10 @@ def checked(
         raise DataError("there is one row of data to calibrate with: no range follows from it", mend=mend)
     _check_variation(ends, say)
     for name, (low, high) in ends.items():
-        _check_ends(name, low, high, None if examples is None else examples.get(name))
+        _check_ends(name, low, high, None if examples is None else examples.get(name), say)
+    if not differ:
+        message = f"all {rows} rows of data to calibrate with are the same: no range follows from one"
+        raise DataError(message, mend="record a hundred real inputs or more")
 
 
 def _checked_array(info: TensorInfo, feeds: Feeds) -> Array:
@@ -84,6 +95,15 @@ def _checked_array(info: TensorInfo, feeds: Feeds) -> Array:
     return array
 
 
+def _first_row(array: Array) -> Array:
+    return np.array(array[:1] if array.ndim else array)
+
+
+def _differs(array: Array, row: Array) -> bool:
+    """Say whether any of an array's rows is another than this one; one of another length is."""
+    return array.shape[1:] != row.shape[1:] or bool((array != row).any())
+
+
 def _fits(shape: tuple[int, ...], wanted: tuple[int | str, ...]) -> bool:
     return len(shape) == len(wanted) and all(
         isinstance(dim, str) or dim == size for size, dim in zip(shape, wanted, strict=True)
@@ -101,10 +121,18 @@ def _check_variation(ends: Mapping[str, tuple[float, float]], say: Callable[[str
             say(f"the data for {name!r} is {value:g} everywhere: ranges that follow from it hold for no other value")
 
 
-def _check_ends(name: str, low: float, high: float, example: Array | None) -> None:
-    if low == high or example is None or example.dtype.kind != "f" or not example.size or float(np.ptp(example)) == 0:
+def _check_ends(name: str, low: float, high: float, example: Array | None, say: Callable[[str], None] | None) -> None:
+    if low == high:
         return
-    largest, known = max(-low, high), float(np.abs(example).max())
+    largest = max(-low, high)
+    if example is None or example.dtype.kind != "f" or not example.size or float(np.ptp(example)) == 0:
+        if say is not None and not 1 / _USUAL <= largest <= _USUAL:
+            said = (
+                f"the data for {name!r} lies in {low:g}..{high:g}, and there are no example inputs to hold it against"
+            )
+            say(f"{said}: make sure that it is prepared as the model's inputs are")
+        return
+    known = float(np.abs(example).max())
     if not known / _FACTOR <= largest <= known * _FACTOR:
         message = (
             f"the data for {name!r} lies in {low:g}..{high:g}, and the example inputs in "
