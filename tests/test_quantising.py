@@ -204,6 +204,50 @@ def test_contestants(design, images):
     wrong = replace(low, plan=PrecisionPlan("fp32", {"node_relu": "int8"}))
     (refused,), _ = quantise_contestants([wrong], {GRAPH: design}, given, progress)
     assert "node 'node_relu' (Relu) cannot read INT8" in refused.missing
+    default = replace(low, plan=PrecisionPlan("int8"))
+    (by_default,), _ = quantise_contestants([default], {GRAPH: design}, given, progress)
+    assert (by_default.plan, by_default.design) == (made.plan, made.design)
+
+
+def test_int8_for_all_that_a_plan_does_not_name(design, images):
+    """The nodes that can be quantised are, but for those that it names otherwise; what it names must be able to."""
+    given = make_quantiser([{"image": images[0][:64]}], "minmax", None, SHAPES, design.path.parent, Progress())
+    first, *others = quantisable(files.load(design.path))
+    plan = PrecisionPlan("int8", {first: "fp32"}, {first: "it harms"})
+    made, spec = quantised(design, BuildSpec(SHAPES, "int8", plan=plan), OFFERED, given)
+    assert spec.plan is not None
+    assert spec.plan.precision == "fp32"
+    assert spec.plan.nodes == {first: "fp32", **dict.fromkeys(others, "int8")}
+    assert spec.plan.reasons[first] == "it harms"
+    assert made.notes[-1].startswith(f"quantised {len(others)} activations")
+    with pytest.raises(GraphError, match=r"node 'node_relu' \(Relu\) cannot read INT8"):
+        quantised(design, BuildSpec(SHAPES, "int8", plan=PrecisionPlan("int8", {"node_relu": "int8"})), OFFERED, given)
+
+
+@pytest.mark.parametrize("backend", ["onnxruntime", "openvino"])
+def test_int8_for_all_that_a_plan_does_not_name_without_data(tmp_path, backend):
+    """It is refused on every backend as a node that is named is, and the mend names the data."""
+    pytest.importorskip(backend)
+    with pytest.raises(
+        GraphError, match=r"does not name in int8, and nothing quantises .*--calibration PATH"
+    ) as caught:
+        steps.build(
+            DIGITS / "digits.onnx", tmp_path / "a.engine", backend=backend, plan=PrecisionPlan("int8"), shapes=SHAPES,
+            in_process=True,
+        )  # fmt: skip
+    assert caught.value.exit_code == 20
+
+
+def test_what_stands_where_labels_do_is_not_read(design, images):
+    """Targets of a regression, or of any other kind, beside the inputs."""
+    pictures = images[0][:64]
+    floats = [(pictures[:32], np.zeros((32, 2), np.float32)), (pictures[32:], np.ones((32, 2), np.float32))]
+    objects = [(pictures[:32], [{"boxes": [1]}, {}]), (pictures[32:], [[1], [1, 2]])]
+    for data in (floats, objects):
+        assert quantiser(design, data, Heard()).ranges(design).batches == 2
+    np.savez(design.path.parent / "held.npz", image=pictures, labels=np.zeros((64, 2), np.float32))
+    steps.quantize(design.path, design.path.parent / "q.onnx", data=design.path.parent / "held.npz")
+    assert (design.path.parent / "q.onnx").exists()
 
 
 def test_what_the_build_says_without_data(tmp_path):

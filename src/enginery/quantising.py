@@ -141,7 +141,7 @@ class Quantiser:
     def _batches(self, design: Design) -> Iterator[Feeds]:
         from enginery.inputs.recorded import stream_data
 
-        for case in stream_data(self._calibration.data, self._inputs(design), say=self._progress.say):
+        for case in stream_data(self._calibration.data, self._inputs(design), labels=False, say=self._progress.say):
             yield case.feeds
 
     def _kept(self, design: Design) -> Path | None:
@@ -229,11 +229,11 @@ def quantised(
     if design.path.suffix != ".onnx":
         mend = "leave calibration data and weight bits out: what it computes in, its own functions say"
         raise UsageError("a network that is built by hand is no graph that could be quantised", mend=mend)
-    low = _LOW & {spec.precision, *(spec.plan.nodes.values() if spec.plan else ())}
+    low = _LOW & {spec.precision, *(spec.plan.words if spec.plan else ())}
     if quantiser is None or not low:
         return _with_small_weights(design, weight_bits or 8), spec
     form = "fp8" if "fp8" in low else offered.int8_form
-    plan = spec.plan or _full_plan(design, spec.precision, offered.int8_rest, form)
+    plan = _whole_plan(design, spec.plan, spec.precision, offered.int8_rest, form)
     return quantiser.quantise(design, plan, form), replace(spec, plan=plan)
 
 
@@ -277,7 +277,7 @@ def _quantised_contestant(
 ) -> Contestant:
     form = "fp8" if contestant.precision == "fp8" else contestant.int8_form
     try:
-        plan = contestant.plan or _full_plan(design, contestant.precision, contestant.int8_rest, form)
+        plan = _whole_plan(design, contestant.plan, contestant.precision, contestant.int8_rest, form)
         made = quantiser.quantise(design, plan, form)
     except GraphError as error:
         return replace(contestant, missing=str(error))
@@ -291,6 +291,17 @@ def _is_quantised(design: Design) -> bool:
     if design.path.suffix != ".onnx":
         return True  # built by hand: its author says what it computes in
     return any(node.op_type == "QuantizeLinear" for node in base.all_nodes(files.load(design.path)))
+
+
+def _whole_plan(design: Design, plan: PrecisionPlan | None, precision: str, rest: str, form: str) -> PrecisionPlan:
+    """Return a plan that names every node to quantise: what it says of nodes that it does not name, said of each."""
+    if plan is not None and plan.precision not in _LOW:
+        return plan
+    full = _full_plan(design, precision if plan is None else plan.precision, rest, form)
+    if plan is None:
+        return full
+    reasons = {name: reason for name, reason in full.reasons.items() if name not in plan.nodes}
+    return PrecisionPlan(full.precision, {**full.nodes, **plan.nodes}, {**reasons, **plan.reasons})
 
 
 def _full_plan(design: Design, precision: str, rest: str, form: str) -> PrecisionPlan:

@@ -189,7 +189,7 @@ def quantize(
     with staging(output.resolve()) as folder, opened(source, asked) as found:
         prepared = prepare(found, folder, shapes=profile, simplify=True, progress=progress)
         with progress.step("quantize"):
-            batches = (case.feeds for case in stream_data(data, prepared.inputs, say=progress.say))
+            batches = (case.feeds for case in stream_data(data, prepared.inputs, labels=False, say=progress.say))
             model = files.load(prepared.path)
             made = base.quantize(model, batches, method=method, form=form, exclude=exclude, say=progress.say)
             files.save(made, output)

@@ -53,6 +53,24 @@ def test_a_folder_of_archives(tmp_path):
     assert case.feeds["image"][:, 0, 0, 0].tolist() == case.labels.tolist() == list(range(6))
 
 
+def test_labels_that_nobody_reads(tmp_path):
+    """May be anything, in a folder, an archive, from a loader or an iterable; where they are read they may not."""
+    targets = np.linspace(0, 1, 6, dtype=np.float32).reshape(2, 3)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    np.save(folder / "a.npy", rows(4))
+    np.save(folder / "labels.npy", targets)
+    np.savez(tmp_path / "one.npz", image=rows(4), labels=targets)
+    python = tmp_path / "loader.py"
+    python.write_text("import numpy\ndef pairs(): return [(numpy.zeros((4, 3, 4, 4), 'f4'), [{}, [1]])]\n")
+    for data in (folder, tmp_path / "one.npz", f"{python}:pairs", [(rows(4), [{"boxes": 1}, [2, 3]])]):
+        (case,) = stream_data(data, [IMAGE], labels=False)
+        assert case.feeds["image"].shape == (4, 3, 4, 4)
+        assert case.labels is None
+        with pytest.raises(DataError):
+            list(stream_data(data, [IMAGE]))
+
+
 def test_a_folder_of_pictures(tmp_path):
     """A row each, from 0 to 1; a model of two inputs takes none."""
     image = pytest.importorskip("PIL.Image")

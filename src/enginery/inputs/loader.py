@@ -22,7 +22,7 @@ _MEND = "return a dict of arrays by input name, or an iterable of such dicts, of
 _PAIR = 2
 
 
-def run_loader(text: str, inputs: Sequence[TensorInfo]) -> Iterator[dict[str, Array]]:
+def run_loader(text: str, inputs: Sequence[TensorInfo], *, labels: bool = True) -> Iterator[dict[str, Array]]:
     """Call a loader without arguments and yield the arrays of each item, labels among them as ``labels``.
 
     It returns one dict of arrays by input name, for all rows, or an iterable of items. An item is a dict of arrays by
@@ -33,6 +33,7 @@ def run_loader(text: str, inputs: Sequence[TensorInfo]) -> Iterator[dict[str, Ar
     Args:
         text: ``file.py:loader`` or ``package.module:loader``.
         inputs: of the engine.
+        labels: whether the second of a pair is read; else it may be anything.
 
     Raises:
         DataError: there is no such loader, it raises, or it gives something else.
@@ -43,10 +44,12 @@ def run_loader(text: str, inputs: Sequence[TensorInfo]) -> Iterator[dict[str, Ar
         loader = _find(where, name, text)
         with _failing_as(f"the loader {text} failed"):
             given = loader()
-        yield from read_items(given, inputs, text, f"the loader {text} failed")
+        yield from read_items(given, inputs, text, f"the loader {text} failed", labels=labels)
 
 
-def read_items(given: Any, inputs: Sequence[TensorInfo], text: str, failed: str = "") -> Iterator[dict[str, Array]]:
+def read_items(
+    given: Any, inputs: Sequence[TensorInfo], text: str, failed: str = "", *, labels: bool = True
+) -> Iterator[dict[str, Array]]:
     """Yield the arrays of each item that a loader returned, or of any such iterable: a torch DataLoader, say.
 
     Args:
@@ -54,6 +57,7 @@ def read_items(given: Any, inputs: Sequence[TensorInfo], text: str, failed: str 
         inputs: of the engine.
         text: what it is, for messages.
         failed: what to say when it raises.
+        labels: whether the second of a pair is read; else it may be anything.
 
     Raises:
         DataError: it raises, or gives something else.
@@ -67,7 +71,7 @@ def read_items(given: Any, inputs: Sequence[TensorInfo], text: str, failed: str 
                 item = next(items)
             except StopIteration:
                 return
-            arrays = _arrays(item, inputs, text)
+            arrays = _arrays(item, inputs, text, labels=labels)
         yield arrays
 
 
@@ -99,9 +103,10 @@ def _failing_as(what: str) -> Iterator[None]:
         raise DataError(message, mend="run it by itself first, and check the file and the name") from error
 
 
-def _arrays(item: Any, inputs: Sequence[TensorInfo], text: str) -> dict[str, Array]:
+def _arrays(item: Any, inputs: Sequence[TensorInfo], text: str, *, labels: bool) -> dict[str, Array]:
     if isinstance(item, tuple | list) and len(item) == _PAIR:
-        return {**_arrays(item[0], inputs, text), LABELS: np.asarray(item[1])}
+        arrays = _arrays(item[0], inputs, text, labels=labels)
+        return {**arrays, LABELS: np.asarray(item[1])} if labels else arrays
     if isinstance(item, Mapping):
         return {str(name): np.asarray(array) for name, array in item.items()}
     if isinstance(item, tuple | list) or len(inputs) != 1:

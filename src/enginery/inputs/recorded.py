@@ -60,7 +60,12 @@ def load_data(
 
 
 def stream_data(
-    data: str | Path | Iterable[Any], inputs: Sequence[TensorInfo], *, batch: int | None = None, say: Say = log
+    data: str | Path | Iterable[Any],
+    inputs: Sequence[TensorInfo],
+    *,
+    batch: int | None = None,
+    labels: bool = True,
+    say: Say = log,
 ) -> Iterator[Case]:
     """Read recorded inputs as `load_data` does, a batch at a time.
 
@@ -68,6 +73,7 @@ def stream_data(
         data: as there; or what a loader returns, such as a torch DataLoader.
         inputs: of the engine, with profiles.
         batch: rows of a case.
+        labels: whether labels are read; else they may be anything, and no case has any.
         say: told what is cast, renamed or left out.
 
     Raises:
@@ -79,10 +85,10 @@ def stream_data(
             f"a {type(data).__name__} is no data", mend=f"{_DATA_HELP}; in Python, an iterable of inputs too"
         )
     where, once = str(data) if named else f"the {type(data).__name__}", _Once(say)
-    read = _read(where, inputs, once) if named else read_items(data, inputs, where)
-    items = (_item(arrays, inputs, where, once) for arrays in read)
+    read = _read(where, inputs, once, labels=labels) if named else read_items(data, inputs, where, labels=labels)
+    items = (_item(arrays, inputs, where, once, labels=labels) for arrays in read)
     cut = cut_batches(items, inputs, batch=batch, where=where, say=say)
-    yield from (Case(f"data {at}", feeds, labels) for at, (feeds, labels) in enumerate(cut))
+    yield from (Case(f"data {at}", feeds, right) for at, (feeds, right) in enumerate(cut))
 
 
 def load_feeds(
@@ -129,23 +135,25 @@ class _Once:
             self._say(line)
 
 
-def _read(data: str, inputs: Sequence[TensorInfo], say: Say) -> Iterator[Mapping[str, Array]]:
+def _read(data: str, inputs: Sequence[TensorInfo], say: Say, *, labels: bool) -> Iterator[Mapping[str, Array]]:
     path = Path(data)
     if path.is_dir():
-        yield from _read_folder(path, inputs, say)
+        yield from _read_folder(path, inputs, say, labels=labels)
     elif path.suffix == ".npz":
         yield read_npz(path)
     elif path.suffix == ".npy":
         yield {"arr_0": read_npy(path)}
     elif ":" in data and not path.exists():
-        yield from run_loader(data, inputs)
+        yield from run_loader(data, inputs, labels=labels)
     elif path.exists():
         raise DataError(f"{data} is no kind of data known here", mend=_DATA_HELP)
     else:
         raise DataError(f"there is no file {data}", mend=_DATA_HELP)
 
 
-def _read_folder(folder: Path, inputs: Sequence[TensorInfo], say: Say) -> Iterator[Mapping[str, Array]]:
+def _read_folder(
+    folder: Path, inputs: Sequence[TensorInfo], say: Say, *, labels: bool
+) -> Iterator[Mapping[str, Array]]:
     files = {file.stem: file for file in sorted(folder.glob("*.npy"))}
     others = sorted(file for file in folder.iterdir() if file.suffix.lower() in (".npz", *SUFFIXES))
     if not files and others:
@@ -157,17 +165,18 @@ def _read_folder(folder: Path, inputs: Sequence[TensorInfo], say: Say) -> Iterat
     if len(names) != 1 or names[0] in files:
         yield {stem: read_npy(file) for stem, file in files.items()}
         return
-    labels = read_npy(files.pop(LABELS)).reshape(-1) if LABELS in files else None
+    beside = files.pop(LABELS, None)
+    right = None if beside is None or not labels else read_npy(beside).reshape(-1)
     rank = _rank(inputs[0])
     start = 0
     for file in files.values():
         array = read_npy(file)
         rows = 1 if rank is not None and array.ndim < rank else len(array)
         item = {names[0]: array}
-        yield item if labels is None else {**item, LABELS: labels[start : start + rows]}
+        yield item if right is None else {**item, LABELS: right[start : start + rows]}
         start += rows
-    if labels is not None and start != len(labels):
-        raise DataError(f"{folder}: there are {len(labels)} labels for {start} rows", mend="give one for each row")
+    if right is not None and start != len(right):
+        raise DataError(f"{folder}: there are {len(right)} labels for {start} rows", mend="give one for each row")
 
 
 def _read_one(file: Path, inputs: Sequence[TensorInfo], say: Say) -> Mapping[str, Array]:
@@ -185,13 +194,13 @@ def _rank(info: TensorInfo) -> int | None:
     return None if info.shape is None else len(info.shape)
 
 
-def _item(arrays: Mapping[str, Array], inputs: Sequence[TensorInfo], where: str, say: Say) -> Item:
+def _item(arrays: Mapping[str, Array], inputs: Sequence[TensorInfo], where: str, say: Say, *, labels: bool) -> Item:
     matched = match_names(arrays, inputs, where=where, say=say)
     feeds = {info.name: fit_dtype(matched[info.name], info, where=where, say=say) for info in inputs}
     for name, array in feeds.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             say(f"{where}: the values of {name!r} are not all finite, and what follows from NaN proves nothing")
-    labelled = LABELS in arrays and LABELS not in feeds
+    labelled = labels and LABELS in arrays and LABELS not in feeds
     return feeds, _labels(arrays[LABELS], where) if labelled else None
 
 

@@ -50,6 +50,13 @@ def test_int8_of_another_graph_is_no_matter_of_data(small_model):
         check_quantised(small_model, PrecisionPlan("fp32", {"conv": "int8"}))
 
 
+@pytest.mark.parametrize("precision", ["int8", "fp8"])
+def test_int8_for_all_that_is_not_named_needs_a_quantised_graph(small_model, precision):
+    """As it does for a node that is named."""
+    with pytest.raises(GraphError, match=rf"does not name in {precision}, and nothing quantises .*; give recorded inp"):
+        check_quantised(small_model, PrecisionPlan(precision))
+
+
 def test_nodes_on_dequantised_inputs_are_int8():
     """Nodes on dequantised inputs are INT8."""
     model = ir.from_onnx_text("""
@@ -63,6 +70,7 @@ def test_nodes_on_dequantised_inputs_are_int8():
     """)
     for node in model.graph:
         node.name = node.op_type
+    check_quantised(model, PrecisionPlan("int8"))
     plan = make_plan(model, "int8", rest="fp16")
     assert plan.nodes == {"Relu": "int8"}
     assert plan.of("Neg") == "fp16"

@@ -18,6 +18,7 @@ __all__ = ["check_plan", "check_quantised", "make_plan", "quantised_nodes"]
 _QUANTISED = "its inputs are quantised in the graph"
 _CALIBRATE = "give recorded inputs to calibrate with: --calibration PATH, or calibration=... in Python"
 _SHOWN = 3
+_LOW = ("int8", "fp8")
 
 
 def make_plan(model: ir.Model, precision: str, *, rest: str = "fp32") -> PrecisionPlan:
@@ -40,7 +41,7 @@ def make_plan(model: ir.Model, precision: str, *, rest: str = "fp32") -> Precisi
         'fp16'
     """
     check_precision(precision)
-    if precision not in ("int8", "fp8"):
+    if precision not in _LOW:
         return PrecisionPlan(precision)
     nodes = quantised_nodes(model)
     if not nodes:
@@ -91,12 +92,19 @@ def check_plan(model: ir.Model, plan: PrecisionPlan) -> None:
 def check_quantised(model: ir.Model, plan: PrecisionPlan) -> None:
     """Raise `GraphError` where a plan has nodes in int8 or fp8, and nothing in the graph quantises what they read.
 
+    One that has int8 or fp8 for all that it does not name needs a graph in which something is quantised.
+
     Raises:
         UnknownNameError: the plan names a node that the graph does not have.
     """
     check_plan(model, plan)
     quantised = set(quantised_nodes(model))
-    lacking = [name for name, word in plan.nodes.items() if word in ("int8", "fp8") and name not in quantised]
+    if plan.precision in _LOW and not quantised:
+        message = (
+            f"the plan has all nodes that it does not name in {plan.precision}, and nothing quantises what they read"
+        )
+        raise GraphError(message, mend=_CALIBRATE)
+    lacking = [name for name, word in plan.nodes.items() if word in _LOW and name not in quantised]
     if lacking:
         shown = ", ".join(lacking[:_SHOWN]) + (f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else "")
         they = "it reads" if len(lacking) == 1 else "they read"
