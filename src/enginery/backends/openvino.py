@@ -117,10 +117,11 @@ def build(graph: ir.Model, spec: BuildSpec, folder: Path) -> Built:
         del model  # it maps the file that goes with the folder
     ran, broken = read_ran(_compile(folder, plan, options), plan, owners, graph)
     counts, allowed = count_ran(ran), read_allowed(options["allow_precision"])
+    own_types = element_types(graph)
     if plan.narrowest in ("fp32", "tf32"):
-        notes += precision_notes("fp32", counts, element_types(graph))
+        notes += precision_notes("fp32", counts, own_types)
     notes += [*check_kept(broken, low_word(plan), allowed), *check_ran("OpenVINO", ran, plan, allowed, _WHY_WIDER)]
-    return Built(inputs, outputs, counts, options, (*notes, *_width_notes(inputs, element_types(graph))))
+    return Built(inputs, outputs, counts, options, (*notes, *_width_notes(inputs, own_types)))
 
 
 def build_network(definition: Definition, spec: BuildSpec, folder: Path) -> Built:

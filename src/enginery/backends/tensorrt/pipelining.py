@@ -133,16 +133,15 @@ class PipelineSlot:
         """Wait for the batch, and return its outputs as new arrays."""
         if self._case is None or not self.running:
             raise UsageError("the slot was not submitted", mend="submit it before its result is taken")
-        self._opened.cuda.wait_for_event(self._done)
-        self.running = False
+        self.wait()
         found = {}
         for place in self._case.outputs:
             taken = found[place.tensor.name] = np.empty(place.view.shape, place.tensor.given)
             self._copier.copy(taken, place.view)
         return found
 
-    def abandon(self) -> None:
-        """Wait for the batch, whose outputs nobody takes."""
+    def wait(self) -> None:
+        """Wait for the batch; its outputs stay in the slot's own memory."""
         self._opened.cuda.wait_for_event(self._done)
         self.running = False
 
@@ -265,7 +264,7 @@ class Pipeline:
         while self._under_way:
             slot = self._under_way.popleft()
             try:
-                slot.abandon()
+                slot.wait()
             finally:
                 self._free.append(slot)
 
