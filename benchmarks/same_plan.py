@@ -45,6 +45,7 @@ from enginery.graph.base import all_nodes, load_model, make_plan, read_plan, sav
 from enginery.spec import BuildSpec, PrecisionPlan
 
 BITS = {"fp32": 32, "fp16": 16, "int8": 8}
+_FLAGS = ("FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS", "PREFER_PRECISION_CONSTRAINTS")
 UNMARKED = "its own"
 
 
@@ -227,7 +228,7 @@ def on_tensorrt_8(graph: ir.Model, plan: PrecisionPlan, folder: Path) -> dict[st
     network = builder.create_network(rtx.network_flags())
     save_model(graph, folder / "float.onnx")
     kept = parse_file(rtx, network, folder / "float.onnx", graph, log)
-    flags = types.SimpleNamespace(**{name: name for name in ("FP16", "INT8", "OBEY_PRECISION_CONSTRAINTS")})
+    flags = types.SimpleNamespace(**{name: name for name in _FLAGS})
     members = types.SimpleNamespace(metadata="", precision="", set_output_type=Layer.set_output_type)
     module = types.SimpleNamespace(
         BuilderFlag=flags, DataType=rtx.module.DataType, ILayer=members, IBuilderConfig=Config

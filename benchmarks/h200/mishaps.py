@@ -114,10 +114,10 @@ def little_workspace(folder: Path, backend: str, _: str) -> None:
 
 def built_wide(folder: Path, backend: str, asked: str) -> None:
     """A builder that is asked for half precision and never told so; `asked` is JSON of a graph and its shapes."""
-    from enginery.backends.tensorrt import weak_typing  # noqa: PLC0415 - only where it is made to fail
+    from enginery.backends.tensorrt import building  # noqa: PLC0415 - only where it is made to fail
 
     what = json.loads(asked)
-    with mock.patch.object(weak_typing, "set_plan_flag"):
+    with mock.patch.object(building, "constrain", return_value=()):
         enginery.build(
             Path(what["graph"]), folder / "wide.engine", backend=backend, precision="fp16", in_process=True,
             shapes={name: enginery.Shape.parse(text) for name, text in what["shapes"].items()},

@@ -13,7 +13,7 @@ from enginery.backends.tensorrt.weak_typing import constrain
 from enginery.errors import PrecisionError
 from enginery.spec import PrecisionPlan
 
-BuilderFlag = enum.Enum("BuilderFlag", "FP16 INT8 TF32 OBEY_PRECISION_CONSTRAINTS")
+BuilderFlag = enum.Enum("BuilderFlag", "FP16 INT8 TF32 OBEY_PRECISION_CONSTRAINTS PREFER_PRECISION_CONSTRAINTS")
 DataType = enum.Enum("DataType", "FLOAT HALF INT32")
 LayerType = enum.Enum("LayerType", "CONVOLUTION CONSTANT SHAPE SOFTMAX ELEMENTWISE")
 
@@ -127,13 +127,30 @@ def pinned(network) -> dict:
 
 @pytest.mark.parametrize(
     ("precision", "flags"),
-    [("fp32", set()), ("tf32", set()), ("fp16", {BuilderFlag.FP16}), ("int8", {BuilderFlag.INT8})],
+    [("fp32", set()), ("tf32", set()), ("int8", {BuilderFlag.INT8})],
 )
 def test_a_uniform_plan_is_a_flag(api, graph, network, precision, flags):
     """The builder chooses the kernels; no layer is pinned. TF32 is the configuration's own."""
     config = FakeConfig()
     assert constrain(api, network, config, PrecisionPlan(precision), graph) == ()
     assert config.flags == flags
+    assert pinned(network) == {}
+
+
+def test_what_multiplies_is_half_where_half_was_asked_for(api, graph, network):
+    """Else float32 kernels are timed and may be taken; a layer that has none in half is the audit's to judge."""
+    config = FakeConfig()
+    assert constrain(api, network, config, PrecisionPlan("fp16"), graph) == ()
+    assert config.flags == {BuilderFlag.FP16, BuilderFlag.PREFER_PRECISION_CONSTRAINTS}
+    assert pinned(network) == {"Conv": DataType.HALF}
+    assert network.layers[0].types == {}, "what it hands over is the builder's to choose"
+
+
+def test_float32_may_stand_in_where_that_is_allowed(api, graph, network):
+    """The builder takes the faster of both."""
+    config = FakeConfig()
+    assert constrain(api, network, config, PrecisionPlan("fp16"), graph, wider=True) == ()
+    assert config.flags == {BuilderFlag.FP16}
     assert pinned(network) == {}
 
 

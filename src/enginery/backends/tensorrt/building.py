@@ -128,17 +128,18 @@ class Construction:
             BuildError: TensorRT built nothing; the message has its own words, the mend our diagnosis.
             PrecisionMismatchError: it built another precision than was asked for.
         """
+        allowed = read_allowed(self.options["allow_precision"])
         config = self.builder.create_builder_config()
         add_profiles(self.builder, self.network, config, ranges=ranges, values=self.spec.values)
         configure(self.api, self.builder, config, "tf32" if "tf32" in plan.words else plan.precision, self.options)
         set_capabilities(self.api, config, self.capabilities)
         if not self.api.is_typed:
-            self.notes += constrain(self.api, self.network, config, plan, graph)
+            self.notes += constrain(self.api, self.network, config, plan, graph, wider="fp32" in allowed)
         self._check_room(sum(weights.nbytes for weights in constants(graph)))
         self._serialise(config, folder / ARTEFACT, graph, len(ranges))
         layers = self._read_layers(graph, folder / ARTEFACT)
         _write_layers(layers, folder / LAYERS)
-        self.notes += audit.check(layers, plan, read_allowed(self.options["allow_precision"]))
+        self.notes += audit.check(layers, plan, allowed)
         self.notes += self.log.notes()
         return Built(
             *tensors,

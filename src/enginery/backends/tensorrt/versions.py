@@ -129,6 +129,7 @@ FEATURES: Mapping[str, Feature] = {
     "BuilderFlag.FP16": Feature("precision by a builder flag", "8.5-10.16", "1.4"),
     "BuilderFlag.INT8": Feature("precision by a builder flag", "8.5-10.16", "1.4"),
     "BuilderFlag.OBEY_PRECISION_CONSTRAINTS": Feature("precision by a layer's name", "8.5-10.16", "1.4"),
+    "BuilderFlag.PREFER_PRECISION_CONSTRAINTS": Feature("precision by a layer's name", "8.5-10.16", "1.4"),
     "ILayer.metadata": Feature("a layer's metadata", "8.6+", "1.4+"),
     "ILayer.precision": Feature("precision by a layer's name", "8.5-10.16", "1.4"),
     "ILayer.set_output_type": Feature("precision by a layer's name", "8.5-10.16", "1.4"),
