@@ -9,7 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from enginery.backends.tensorrt.versions import LIBRARIES, Api
-from enginery.backends.tensorrt.weak_typing import constrain
+from enginery.backends.tensorrt.weak_typing import constrain, is_plain
 from enginery.errors import PrecisionError
 from enginery.spec import PrecisionPlan
 
@@ -102,6 +102,22 @@ def graph():
             a = Conv(x, w) b = Softmax(a) s = Shape(b) y = Add(b, b)
         }
     """)
+    return named(model)
+
+
+@pytest.fixture
+def plain():
+    """Return a graph of kinds whose kernels TensorRT times one by one; the same network fits it."""
+    return named(
+        ir.from_onnx_text("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[1, 3, 8, 8] x, float[4, 3, 3, 3] w) => (float[1, 4, 6, 6] y) { a = Conv(x, w) y = Add(a, a) }
+    """)
+    )
+
+
+def named(model):
+    """Give each node its operator's name."""
     for node in model.graph:
         node.name = node.op_type
     return model
@@ -127,7 +143,7 @@ def pinned(network) -> dict:
 
 @pytest.mark.parametrize(
     ("precision", "flags"),
-    [("fp32", set()), ("tf32", set()), ("int8", {BuilderFlag.INT8})],
+    [("fp32", set()), ("tf32", set()), ("fp16", {BuilderFlag.FP16}), ("int8", {BuilderFlag.INT8})],
 )
 def test_a_uniform_plan_is_a_flag(api, graph, network, precision, flags):
     """The builder chooses the kernels; no layer is pinned. TF32 is the configuration's own."""
@@ -137,19 +153,19 @@ def test_a_uniform_plan_is_a_flag(api, graph, network, precision, flags):
     assert pinned(network) == {}
 
 
-def test_what_multiplies_is_half_where_half_was_asked_for(api, graph, network):
-    """Else float32 kernels are timed and may be taken; a layer that has none in half is the audit's to judge."""
+def test_what_multiplies_is_half_in_a_plain_network(api, plain, network):
+    """Else float32 kernels are timed too; a layer that has none in half is the audit's to judge."""
     config = FakeConfig()
-    assert constrain(api, network, config, PrecisionPlan("fp16"), graph) == ()
+    assert constrain(api, network, config, PrecisionPlan("fp16"), plain) == ()
     assert config.flags == {BuilderFlag.FP16, BuilderFlag.PREFER_PRECISION_CONSTRAINTS}
     assert pinned(network) == {"Conv": DataType.HALF}
     assert network.layers[0].types == {}, "what it hands over is the builder's to choose"
 
 
-def test_float32_may_stand_in_where_that_is_allowed(api, graph, network):
+def test_float32_may_stand_in_where_that_is_allowed(api, plain, network):
     """The builder takes the faster of both."""
     config = FakeConfig()
-    assert constrain(api, network, config, PrecisionPlan("fp16"), graph, wider=True) == ()
+    assert constrain(api, network, config, PrecisionPlan("fp16"), plain, wider=True) == ()
     assert config.flags == {BuilderFlag.FP16}
     assert pinned(network) == {}
 
@@ -206,3 +222,19 @@ def test_bf16_is_refused(api, graph, network):
     """8 has no flag for it."""
     with pytest.raises(PrecisionError, match=r"TensorRT 8\.6\.0 cannot compute in bf16: that came with version 10"):
         constrain(api, network, FakeConfig(), PrecisionPlan("bf16"), graph)
+
+
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("y = Conv(x, w)", True),
+        ("y = Conv<group = 4>(x, w)", False),
+        ("a = Conv(x, w) y = Relu(a)", True),
+        ("a = Conv(x, w) y = Softmax(a)", False),
+        ("y = Relu(x)", False),
+    ],
+)
+def test_which_networks_are_plain(body, expected):
+    """Depthwise convolutions and attention are not."""
+    head = '<ir_version: 8, opset_import: ["" : 17]> g (float[1, 4, 8, 8] x, float[4, 4, 1, 1] w) => (float y)'
+    assert is_plain(ir.from_onnx_text(f"{head} {{ {body} }}")) is expected

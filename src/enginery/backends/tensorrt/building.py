@@ -37,7 +37,7 @@ from enginery.backends.tensorrt.targets import (
 )
 from enginery.backends.tensorrt.timing_cache import Device, attach
 from enginery.backends.tensorrt.versions import Api
-from enginery.backends.tensorrt.weak_typing import constrain
+from enginery.backends.tensorrt.weak_typing import constrain, is_plain
 from enginery.errors import BuildError
 from enginery.graph.base import (
     apply_plan,
@@ -50,7 +50,7 @@ from enginery.graph.base import (
     split_layer_norms,
     tensor_infos,
 )
-from enginery.machine import describe_machine
+from enginery.machine import cpu_count, describe_machine
 from enginery.plain import to_plain
 from enginery.records import LayerRecord, TensorInfo
 from enginery.spec import BuildSpec, Option, PrecisionPlan, Shape
@@ -62,6 +62,7 @@ if TYPE_CHECKING:
 __all__ = ["ARTEFACT", "Construction", "build_graph"]
 
 ARTEFACT = "model.plan"
+_MOST_THREADS = 16
 """The engine, exactly as TensorRT serialises it."""
 
 
@@ -133,6 +134,8 @@ class Construction:
         add_profiles(self.builder, self.network, config, ranges=ranges, values=self.spec.values)
         configure(self.api, self.builder, config, "tf32" if "tf32" in plan.words else plan.precision, self.options)
         set_capabilities(self.api, config, self.capabilities)
+        if threads := self._threads(graph):
+            self.builder.max_threads = threads
         if not self.api.is_typed:
             self.notes += constrain(self.api, self.network, config, plan, graph, wider="fp32" in allowed)
         self._check_room(sum(weights.nbytes for weights in constants(graph)))
@@ -149,6 +152,11 @@ class Construction:
             profiles=tuple(dict(shapes) for shapes in ranges[1:]),
             target=target_of(self.api, self.capabilities, int(self.options["device"])),
         )
+
+    def _threads(self, graph: ir.Model) -> int:
+        """Return how many threads the builder shall work with; 0 for the library's own choice."""
+        measured = not self.api.is_typed and is_plain(graph)
+        return int(self.options["builder_threads"]) or (min(cpu_count(), _MOST_THREADS) if measured else 0)
 
     def _check_room(self, weights_bytes: int) -> None:
         """Ask, where the build runs on a GPU, whether it can fit."""

@@ -8,13 +8,11 @@ from typing import Any
 from enginery.backends.tensorrt.options import listed
 from enginery.backends.tensorrt.versions import Api, Library, set_plan_flag, share_profiles
 from enginery.errors import FeatureError, UnknownNameError, UsageError
-from enginery.machine import cpu_count
 from enginery.spec import Option
 
 __all__ = ["configure", "refuse_options"]
 
 _MIB = 2**20
-_MOST_THREADS = 16
 
 _NOT_ON_RTX = {
     "hardware_compatibility": ("none", "name the GPUs instead: --option compute_capabilities=8.6,8.9,12.0"),
@@ -70,7 +68,7 @@ def configure(api: Api, builder: Any, config: Any, precision: str, options: Mapp
     config.profiling_verbosity = trt.ProfilingVerbosity.DETAILED
     _set_flag(config, trt.BuilderFlag.TF32, on=precision == "tf32")
     _set_flag(config, trt.BuilderFlag.SPARSE_WEIGHTS, on=bool(options["sparse_weights"]))
-    _configure_effort(api, builder, config, options)
+    _configure_effort(api, config, options)
     _configure_plan(api, config, options)
     _configure_device(api, builder, config, options)
     share_profiles(api, config)
@@ -80,10 +78,9 @@ def _set_flag(config: Any, flag: Any, *, on: bool) -> None:
     (config.set_flag if on else config.clear_flag)(flag)
 
 
-def _configure_effort(api: Api, builder: Any, config: Any, options: Mapping[str, Option]) -> None:
-    """Set memory, threads, effort and sources of kernels."""
+def _configure_effort(api: Api, config: Any, options: Mapping[str, Option]) -> None:
+    """Set memory, effort and sources of kernels."""
     trt = api.module
-    builder.max_threads = int(options["builder_threads"]) or min(cpu_count(), _MOST_THREADS)
     if options["workspace_mib"]:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, int(options["workspace_mib"]) * _MIB)
     level, streams = int(options["optimization_level"]), int(options["max_aux_streams"])

@@ -15,7 +15,7 @@ _BUILD: dict[str, OptionRule] = {
     "workspace_mib": OptionRule(0),
     # 0 to 5: how long to look for faster kernels; -1 is the library's own (3).
     "optimization_level": OptionRule(-1, low=-1, high=5),
-    # Threads that the builder works with; 0 takes the processors that are here, up to 16.
+    # Threads of the builder; 0 is the library's own choice, and up to 16 for plain convolutional networks on 8.
     "builder_threads": OptionRule(0, low=0),
     # Timings of kernels kept between builds: "" in the user's cache folder, "off", or a path.
     "timing_cache": OptionRule(""),

@@ -1,9 +1,9 @@
 """Precision where TensorRT takes it from flags and layers, not from the graph: 8.5 and 8.6.
 
-The graph stays float32, and a flag allows a narrower type everywhere. Left alone, the builder lists and times the
-float32 kernels too, and takes one where it is faster. So what multiplies is pinned in a plan of half precision: that
-is what was asked for, and a build of ResNet-50 took 0.64 of the time. Of a plan with both float32 and half, what it
-names otherwise is pinned too, and the builder obeys or fails.
+The graph stays float32, and a flag allows a narrower type everywhere: the builder lists and times the float32 kernels
+too, and takes one where it is faster. Of a plan with both float32 and half, what it names otherwise and what multiplies
+is pinned, layer by layer, and the builder obeys that or fails. Of a plan of half alone, what multiplies is pinned where
+that is known to make the build shorter (decision 18).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from enginery.backends.tensorrt.node_names import NodeNames
 from enginery.backends.tensorrt.versions import pin_layer, set_plan_flag
 from enginery.errors import PrecisionError
+from enginery.graph.base import all_nodes
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from enginery.backends.tensorrt.versions import Api
     from enginery.spec import PrecisionPlan
 
-__all__ = ["constrain"]
+__all__ = ["constrain", "is_plain"]
 
 _FLAGS = {"fp16": "BuilderFlag.FP16", "int8": "BuilderFlag.INT8"}
 _FLOAT32 = ("fp32", "tf32", "int8")  # what is dequantised is float32
@@ -30,6 +31,11 @@ _PREFER = "BuilderFlag.PREFER_PRECISION_CONSTRAINTS"
 _SHOWN = 3
 # Layers that multiply: each has a half-precision kernel, and a library with typed graphs would take it.
 _MULTIPLYING = frozenset({"CONVOLUTION", "DECONVOLUTION", "FULLY_CONNECTED", "MATRIX_MULTIPLY"})
+# What residual networks are made of: TensorRT 8 times the kernels of each, and hands none to its other compiler.
+_PLAIN = frozenset({
+    "Add", "AveragePool", "Constant", "Conv", "Flatten", "Gemm", "GlobalAveragePool", "Identity", "MaxPool",
+    "ReduceMean", "Relu", "Reshape",
+})  # fmt: skip
 # Kinds of layers whose types are not ours to set: they make sizes and constants, convert, or only bind a loop's ends.
 _UNSET = frozenset({
     "ASSERTION", "CAST", "CONDITION", "CONDITIONAL_INPUT", "CONDITIONAL_OUTPUT", "CONSTANT", "DEQUANTIZE", "IDENTITY",
@@ -49,7 +55,7 @@ def constrain(
         config: its flags are changed.
         plan: what each node shall compute in.
         graph: what the network was parsed from, for the names of nodes.
-        wider: float32 may stand in for half where the builder finds it faster.
+        wider: float32 may stand in for half where the builder finds it faster: nothing is pinned for the build's sake.
 
     Returns:
         Notes for the user.
@@ -66,11 +72,28 @@ def constrain(
             raise PrecisionError(message, mend="ask for fp16, or install a later version")
     if _is_mixed(plan):
         set_plan_flag(api, config, _OBEY)
-    elif used == ["fp16"] and not wider:
+    elif used == ["fp16"] and not wider and is_plain(graph):
         set_plan_flag(api, config, _PREFER)  # a layer without a kernel in half is the audit's to judge
     else:
         return ()
     return _pin_layers(api, network, plan, NodeNames(graph))
+
+
+def is_plain(graph: ir.Model) -> bool:
+    """Say whether a graph is made of dense convolutions and what goes with them alone.
+
+    Pins and several threads make its build shorter. With attention pins make it longer, and with depthwise convolutions
+    they are not known to help.
+
+    Example:
+        >>> import onnx_ir as ir
+        >>> text = '<ir_version: 8, opset_import: ["" : 17]> g (float[2] x) => (float[2] y) { y = Relu(x) }'
+        >>> is_plain(ir.from_onnx_text(text))
+        False
+    """
+    nodes = list(all_nodes(graph))
+    dense = all(node.attributes.get_int("group", 1) == 1 for node in nodes)
+    return dense and {"Conv"} <= {node.op_type for node in nodes} <= _PLAIN
 
 
 def _is_mixed(plan: PrecisionPlan) -> bool:
