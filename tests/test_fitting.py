@@ -22,6 +22,7 @@ from enginery.graph.base import OpsetLimits
 from enginery.progress import Progress
 from enginery.spec import BenchSpec, OptimizeSpec, VerifySpec, parse_shapes
 from enginery.tuning.candidates import GRAPH, Contestant
+from telling import Said
 
 OLD = "old_reader"
 X = np.arange(12, dtype=np.float32).reshape(2, 2, 3)
@@ -51,18 +52,6 @@ def old_reader(monkeypatch, tmp_path):
     yield OLD
     monkeypatch.undo()
     backends.table.cache_clear()
-
-
-class Said(Progress):
-    """Keeps what it is told."""
-
-    def __init__(self):
-        super().__init__()
-        self.lines = []
-
-    def say(self, text):
-        """Keep a line."""
-        self.lines.append(text)
 
 
 def write(text, folder):

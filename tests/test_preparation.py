@@ -8,25 +8,14 @@ import pytest
 
 from enginery import preparation
 from enginery.errors import UsageError
-from enginery.progress import Progress
 from enginery.sources import open_source
 from enginery.spec import PrecisionPlan, parse_shapes
+from telling import Said
 
 PAIR = """<ir_version: 8, opset_import: ["": 17]>
 pair (int64[batch, length] ids, int64[batch, length] mask) => (int64[batch, length] y) { y = Add(ids, mask) }"""
 SEQUENCE = """<ir_version: 8, opset_import: ["": 17]>
 first (seq(float[2]) all) => (float[2] y) { zero = Constant<value_int = 0>() y = SequenceAt(all, zero) }"""
-
-
-class Said(Progress):
-    """Keeps loud lines."""
-
-    def __init__(self):
-        super().__init__()
-        self.lines = []
-
-    def say(self, line):
-        self.lines.append(line)
 
 
 def test_an_input_without_a_shape_takes_the_sizes_of_its_symbols(tmp_path):

@@ -25,22 +25,11 @@ from enginery.quantising import (
 )
 from enginery.spec import BuildSpec, PrecisionPlan, parse_shapes
 from enginery.tuning.candidates import GRAPH, Contestant
+from telling import Said
 
 DIGITS = Path(__file__).parents[1] / "examples" / "digits"
 SHAPES = parse_shapes(["image=1..32..64x1x8x8"])
 OFFERED = Capabilities(frozenset({"fp32", "int8"}), max_opset=20)
-
-
-class Heard(Progress):
-    """A progress that remembers what it was told."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        """Remember a line."""
-        self.lines.append(line)
 
 
 @pytest.fixture
@@ -87,7 +76,7 @@ def test_ranges_are_kept(design, images):
     """The second run with the same graph and data runs nothing; other data or another method does."""
     lines = []
     for rows, method in ((64, "minmax"), (64, "minmax"), (32, "minmax"), (64, "percentile")):
-        progress = Heard()
+        progress = Said()
         quantiser(design, [{"image": images[0][:rows]}], progress, method).ranges(design)
         lines.append(" ".join(progress.lines).split(" ")[0:2])
     assert lines == [["calibrated", "8"], ["calibration:", "ranges"], ["calibrated", "8"], ["calibrated", "8"]]
@@ -96,11 +85,11 @@ def test_ranges_are_kept(design, images):
 def test_kept_ranges_that_are_damaged(design, images, tmp_path):
     """They are told of, seen anew, and written over."""
     data = [{"image": images[0][:64]}]
-    whole = quantiser(design, data, Heard()).ranges(design)
+    whole = quantiser(design, data, Said()).ranges(design)
     (kept,) = (tmp_path / "cache" / "ranges").glob("*.json")
     text = kept.read_text()
     kept.write_text(text[:50])
-    progress = Heard()
+    progress = Said()
     assert quantiser(design, data, progress).ranges(design) == whole
     assert "is damaged, and the data is run again" in progress.lines[0]
     assert kept.read_text() == text
@@ -127,19 +116,19 @@ def test_what_a_backend_has_no_kernel_for_stays_as_it_is(tmp_path, monkeypatch):
 def test_data_that_is_read_once(design, images, tmp_path):
     """A generator is run through once, and nothing is kept of it."""
     data = ({"image": images[0][at : at + 8]} for at in range(0, 64, 8))
-    assert quantiser(design, data, Heard()).ranges(design).batches == 2
+    assert quantiser(design, data, Said()).ranges(design).batches == 2
     assert not (tmp_path / "cache").exists()
 
 
 def test_what_is_no_data(design):
     """A number is none, and is refused in words."""
     with pytest.raises(DataError, match="a int is no data; name an"):
-        quantiser(design, 5, Heard()).ranges(design)
+        quantiser(design, 5, Said()).ranges(design)
 
 
 def test_one_design_for_a_plan_and_a_form(design, images):
     """The same plan gives the same file; another set of nodes another, from the same ranges."""
-    found = quantiser(design, [{"image": images[0][:64]}], Heard())
+    found = quantiser(design, [{"image": images[0][:64]}], Said())
     nodes = quantisable(files.load(design.path))
     full = PrecisionPlan("fp32", dict.fromkeys(nodes, "int8"))
     one = found.quantise(design, full, "whole")
@@ -190,7 +179,7 @@ def test_contestants(design, images):
     """Without data those for int8 are left out with a word; with data each takes its backend's form."""
     plain = Contestant("onnxruntime", "candidate", "onnxruntime")
     low = Contestant("onnxruntime int8", "candidate", "onnxruntime", precision="int8", int8_form="whole")
-    progress = Heard()
+    progress = Said()
     found, designs = quantise_contestants([plain, low], {GRAPH: design}, None, progress)
     assert (found, designs) == ([plain], {GRAPH: design})
     assert progress.lines == ["not tried, for want of calibration data: onnxruntime int8; give it with --calibration"]
@@ -244,7 +233,7 @@ def test_what_stands_where_labels_do_is_not_read(design, images):
     floats = [(pictures[:32], np.zeros((32, 2), np.float32)), (pictures[32:], np.ones((32, 2), np.float32))]
     objects = [(pictures[:32], [{"boxes": [1]}, {}]), (pictures[32:], [[1], [1, 2]])]
     for data in (floats, objects):
-        assert quantiser(design, data, Heard()).ranges(design).batches == 2
+        assert quantiser(design, data, Said()).ranges(design).batches == 2
     np.savez(design.path.parent / "held.npz", image=pictures, labels=np.zeros((64, 2), np.float32))
     steps.quantize(design.path, design.path.parent / "q.onnx", data=design.path.parent / "held.npz")
     assert (design.path.parent / "q.onnx").exists()

@@ -9,8 +9,8 @@ import pytest
 from enginery import steps
 from enginery.errors import BuildError
 from enginery.graph import files
-from enginery.progress import Progress
 from enginery.spec import Shape
+from telling import Said
 
 THREE = np.array([1, 2, 3], np.float32)
 
@@ -66,18 +66,6 @@ NEW = """<ir_version: 10, opset_import: ["" : 22, "com.microsoft" : 1]> g (float
 }"""
 
 ONE = {"x": "1..2..3x3"}
-
-
-class Said(Progress):
-    """Keeps what is said."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: list[str] = []
-
-    def say(self, text: str) -> None:
-        """Keep it."""
-        self.lines.append(text)
 
 
 @pytest.fixture

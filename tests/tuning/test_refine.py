@@ -25,22 +25,12 @@ from enginery.tuning.regions import Regions, raise_slow_regions
 from enginery.tuning.search import Outcome
 from enginery.tuning.trials import Builder, Pace
 from enginery.worker import Worker
+from telling import Said
 
 BOUND = VerifySpec(max_error=3e-3, repeats=1, max_rows=0)
 BENCH = BenchSpec(warmup_ms=1, turn_ms=5, min_samples=3, min_turns=2, stable_within=10, limit_s=0.1)
 WIDE = {"allow_precision": "fp32"}
 MIXED = PrecisionPlan("fp16", {"steep": "fp32", "small": "fp32"})
-
-
-class Said(Progress):
-    """Keeps what it was told."""
-
-    def __init__(self):
-        super().__init__()
-        self.lines = []
-
-    def say(self, line):
-        self.lines.append(line)
 
 
 def nothing(*_):
