@@ -62,8 +62,9 @@ if TYPE_CHECKING:
 __all__ = ["ARTEFACT", "Construction", "build_graph"]
 
 ARTEFACT = "model.plan"
-_MOST_THREADS = 16
 """The engine, exactly as TensorRT serialises it."""
+
+_MOST_THREADS = 16
 
 
 @dataclass
