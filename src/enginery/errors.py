@@ -29,7 +29,8 @@ then the mend, and leaves with the exit code of the class; 0 is success and 1 is
     │   ├── PrecisionError              44   it cannot compute in the precision asked for
     │   ├── RunError                    45   the engine failed while running
     │   ├── FeatureError                46   the library's version lacks what was asked for
-    │   └── PrecisionMismatchError      47   an engine was built in another precision than asked
+    │   ├── PrecisionMismatchError      47   an engine was built in another precision than asked
+    │   └── DeviceMemoryError           48   a build ran out of the device's memory (a BuildError)
     ├── EngineFolderError               50   an engine folder cannot be used
     │   ├── ManifestError               51   engine.json is missing or unreadable
     │   └── HashMismatchError           52   a file is not the one the manifest was written for
@@ -60,6 +61,7 @@ __all__ = [
     "CorruptModelError",
     "CustomOperatorError",
     "DataError",
+    "DeviceMemoryError",
     "DiskFullError",
     "EngineFolderError",
     "EngineryError",
@@ -290,6 +292,12 @@ class PrecisionMismatchError(BackendError):
     """An engine was built in another precision than was asked for, as read back from it."""
 
     exit_code = 47
+
+
+class DeviceMemoryError(BuildError):
+    """A build ran out of the device's memory, or cannot fit in what is free; it may go well when more is."""
+
+    exit_code = 48
 
 
 class EngineFolderError(EngineryError):

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from enginery.backends.base import Design
-from enginery.errors import BuildError, WorkerError, WorkerMemoryError, WorkerTimeoutError
+from enginery.errors import BuildError, DeviceMemoryError, WorkerError, WorkerMemoryError, WorkerTimeoutError
 from enginery.graph import base, files
 from enginery.inputs.base import Case, save_cases
 from enginery.machine import describe_machine
@@ -189,7 +189,8 @@ def test_a_quantised_outcome_is_of_its_calibration(course, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("error", "kept"), [(WorkerMemoryError, 0), (WorkerTimeoutError, 0), (WorkerError, 0), (BuildError, 1)]
+    ("error", "kept"),
+    [(WorkerMemoryError, 0), (WorkerTimeoutError, 0), (WorkerError, 0), (DeviceMemoryError, 0), (BuildError, 1)],
 )
 def test_only_what_would_fail_again_is_remembered(course, tmp_path, monkeypatch, error, kept):
     """A refusal of the backend is written down; a worker that ran out of memory or time is asked again."""

@@ -11,6 +11,7 @@ from typing import Any, TypeAlias
 from enginery.backends.base import Design
 from enginery.errors import (
     BuildError,
+    DeviceMemoryError,
     EngineryError,
     FeatureError,
     GraphError,
@@ -34,8 +35,11 @@ Quantise: TypeAlias = Callable[[PrecisionPlan], Design]
 """Makes a design in which a plan's int8 nodes read such numbers, in the form that a contestant's backend wants."""
 
 _REFUSALS = (BuildError, FeatureError, GraphError, PrecisionError, PrecisionMismatchError, ProviderError)
-# What a backend says of a plan each time it is asked. All others, such as a worker that ran out of time or memory, say
-# as much of the machine at that moment: they are not written down, and a later run asks again.
+"""What a backend says of a plan each time it is asked, but for a device's memory that ran out.
+
+All others, such as a worker that ran out of time or memory, say as much of the machine at that moment: they are not
+written down, and a later run asks again.
+"""
 
 
 @dataclass
@@ -133,7 +137,7 @@ class Builder:
         except EngineryError as error:
             self.refused = error.message
             found = Outcome(holds=False, reason=error.message, error=None, cosine=None, seconds=_since(begin))
-            if isinstance(error, _REFUSALS):
+            if isinstance(error, _REFUSALS) and not isinstance(error, DeviceMemoryError):
                 self.journal.keep(key, found)
             return found
         lane.close()

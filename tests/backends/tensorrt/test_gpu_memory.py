@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import types
 
+import onnx_ir as ir
 import pytest
 
-from enginery.backends.tensorrt import gpu_memory
+from enginery.backends.tensorrt import building, gpu_memory
 from enginery.backends.tensorrt.gpu_memory import check_room, free_bytes
-from enginery.errors import BuildError
+from enginery.backends.tensorrt.versions import LIBRARIES, Api
+from enginery.errors import BuildError, DeviceMemoryError
 
 GIB = 1 << 30
 
 
 def test_weights_that_do_not_fit_are_refused():
     """The message has both sizes, the mend what frees memory."""
-    with pytest.raises(BuildError, match=r"the weights take 6\.0 GiB and 4\.0 GiB of GPU memory are free") as caught:
+    with pytest.raises(
+        DeviceMemoryError, match=r"the weights take 6\.0 GiB and 4\.0 GiB of GPU memory are free"
+    ) as caught:
         check_room(6 * GIB, 0, 4 * GIB)
     assert "nvidia-smi" in caught.value.mend
     assert check_room(6 * GIB, 0, 4 * GIB, streamed=True) != "", "they stay on the host, but the builder holds them"
@@ -72,3 +76,18 @@ def test_the_gpu_is_chosen_before_the_builder_is_made(monkeypatch, device, gpus,
     monkeypatch.setattr(gpu_memory, "load_cuda", lambda: types.SimpleNamespace(set_device=chosen.append))
     gpu_memory.use_device(device)
     assert chosen == asked
+
+
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [("2: OutOfMemory (no further information)", DeviceMemoryError), ("4: cannot build engine", BuildError)],
+)
+def test_a_build_that_ran_out_of_memory_is_told_apart(said, kind):
+    """It may go well when other programs have ended; a graph that cannot be built stays so."""
+    log = types.SimpleNamespace(errors=lambda: [said], path=None)
+    construction = types.SimpleNamespace(api=Api(LIBRARIES["tensorrt"], types.SimpleNamespace(), "8.6.0"), log=log)
+    empty = ir.from_onnx_text('<ir_version: 8, opset_import: ["" : 17]> g (float x) => (float x) { }')
+    error = building.Construction._failure(construction, empty)
+    assert type(error) is kind
+    assert said in error.message
+    assert error.mend

@@ -14,7 +14,7 @@ from enginery.backends.base import Built
 from enginery.backends.tensorrt import audit, inspection
 from enginery.backends.tensorrt.building_progress import following
 from enginery.backends.tensorrt.configuration import configure, refuse_options
-from enginery.backends.tensorrt.diagnosis import meaning_of
+from enginery.backends.tensorrt.diagnosis import is_short_of_memory, meaning_of
 from enginery.backends.tensorrt.gpu_memory import check_room, free_bytes, use_device, weak_narrowing
 from enginery.backends.tensorrt.history import Work
 from enginery.backends.tensorrt.log import BuildLog
@@ -38,7 +38,7 @@ from enginery.backends.tensorrt.targets import (
 from enginery.backends.tensorrt.timing_cache import Device, attach
 from enginery.backends.tensorrt.versions import Api
 from enginery.backends.tensorrt.weak_typing import constrain, is_plain
-from enginery.errors import BuildError
+from enginery.errors import BuildError, DeviceMemoryError
 from enginery.graph.base import (
     apply_plan,
     constants,
@@ -128,6 +128,7 @@ class Construction:
 
         Raises:
             BuildError: TensorRT built nothing; the message has its own words, the mend our diagnosis.
+            DeviceMemoryError: it ran out of memory, or the weights do not fit in what is free.
             PrecisionMismatchError: it built another precision than was asked for.
         """
         allowed = read_allowed(self.options["allow_precision"])
@@ -198,7 +199,8 @@ class Construction:
         text = "\n  ".join(dict.fromkeys(line.strip() for line in (*said, *nodes_named(said, graph))))
         mend = meaning_of(text, self.api.library)
         where = f"\n  (its full log: {self.log.path})" if self.log.path is not None else ""
-        return BuildError(
+        kind = DeviceMemoryError if is_short_of_memory(text) else BuildError
+        return kind(
             f"{label} built no engine:\n  {text}{where}",
             mend=mend or "the text above is its own; try --option optimization_level=2, or another backend",
         )

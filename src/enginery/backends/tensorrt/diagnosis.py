@@ -15,10 +15,15 @@ from enginery.backends.tensorrt.versions import Library
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-__all__ = ["UNSEEN_GPU", "diagnose", "meaning_of"]
+__all__ = ["UNSEEN_GPU", "diagnose", "is_short_of_memory", "meaning_of"]
 
 UNSEEN_GPU = "let it see a GPU: CUDA_VISIBLE_DEVICES may hide all of them, and enginery doctor looks at the driver"
 """The mend where a library finds no device."""
+
+_SHORT_OF_MEMORY = (
+    r"out of memory|OutOfMemory|cudaErrorMemoryAllocation|[Ii]nsufficient (?:workspace|memory)|bad_alloc|"
+    r"requested amount of GPU memory|exceeds? (?:the )?workspace"
+)
 
 _ON_RTX: tuple[tuple[str, str], ...] = (
     (
@@ -121,10 +126,7 @@ _MEANINGS: tuple[tuple[str, str], ...] = (
         "another precision, or " + _PART,
     ),
     (
-        (
-            r"out of memory|OutOfMemory|cudaErrorMemoryAllocation|[Ii]nsufficient (?:workspace|memory)|bad_alloc|"
-            r"requested amount of GPU memory|exceeds? (?:the )?workspace"
-        ),
+        _SHORT_OF_MEMORY,
         (
             "GPU memory ran out: close other programs on the GPU, give smaller shapes, or set --option workspace_mib= "
             "to what is free"
@@ -192,3 +194,13 @@ def meaning_of(text: str, library: Library) -> str | None:
             groups = {name: found or "it" for name, found in match.groupdict().items()}
             return meaning.format_map({"label": library.label, **groups})
     return None
+
+
+def is_short_of_memory(text: str) -> bool:
+    """Say whether a text tells of memory that ran out, which another program may have held.
+
+    Example:
+        >>> is_short_of_memory("2: [virtualMemoryBuffer.cpp::resizePhysical::79] OutOfMemory (no further information)")
+        True
+    """
+    return re.search(_SHORT_OF_MEMORY, text) is not None

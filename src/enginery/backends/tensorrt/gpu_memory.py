@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enginery import optional
 from enginery.backends.tensorrt.cuda import load_cuda
-from enginery.errors import BuildError
+from enginery.errors import DeviceMemoryError
 from enginery.machine import describe_machine
 
 __all__ = ["check_room", "free_bytes", "use_device", "weak_narrowing"]
@@ -54,7 +54,7 @@ def check_room(weights_bytes: int, workspace_mib: int, free: int | None, *, stre
         A note for the user; empty where there is room enough.
 
     Raises:
-        BuildError: the weights alone are larger than what is free.
+        DeviceMemoryError: the weights alone are larger than what is free.
 
     Example:
         >>> check_room(100 << 20, 0, 8 << 30)
@@ -65,7 +65,7 @@ def check_room(weights_bytes: int, workspace_mib: int, free: int | None, *, stre
     if free is None:
         return ""
     if weights_bytes > free and not streamed:
-        raise BuildError(
+        raise DeviceMemoryError(
             f"the weights take {_gib(weights_bytes)} and {_gib(free)} of GPU memory are free: the build cannot fit",
             mend="free GPU memory (nvidia-smi says who holds it), or build in fp16 or with weight_streaming",
         )
