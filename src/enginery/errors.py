@@ -25,12 +25,12 @@ then the mend, and leaves with the exit code of the class; 0 is success and 1 is
     ├── BackendError                    40   a backend failed
     │   ├── BackendUnavailableError     41   its library or its device is not here
     │   ├── BuildError                  42   the graph could not be built; carries the backend's diagnosis
+    │   │   └── DeviceMemoryError       48   it ran out of the device's memory, or cannot fit in what is free
     │   ├── ProviderError               43   it would have run elsewhere than asked
     │   ├── PrecisionError              44   it cannot compute in the precision asked for
     │   ├── RunError                    45   the engine failed while running
     │   ├── FeatureError                46   the library's version lacks what was asked for
-    │   ├── PrecisionMismatchError      47   an engine was built in another precision than asked
-    │   └── DeviceMemoryError           48   a build ran out of the device's memory (a BuildError)
+    │   └── PrecisionMismatchError      47   an engine was built in another precision than asked
     ├── EngineFolderError               50   an engine folder cannot be used
     │   ├── ManifestError               51   engine.json is missing or unreadable
     │   └── HashMismatchError           52   a file is not the one the manifest was written for

@@ -20,7 +20,7 @@ from enginery.progress import Progress
 from enginery.quantising import make_quantiser, quantised
 from enginery.records import DivergenceRecord, ManifestRecord, TensorInfo, VerifyRecord
 from enginery.sources import opened
-from enginery.spec import BuildSpec, PrecisionPlan, Shape, SourceSpec
+from enginery.spec import QUANTISED, BuildSpec, PrecisionPlan, Shape, SourceSpec
 
 if TYPE_CHECKING:
     from enginery.backends.base import Design
@@ -172,7 +172,7 @@ class Search:
         manifest, plan = self.engine.manifest, _plan_of(self.engine.folder)
         words = {manifest.precision, *(plan.words if plan is not None else ())}
         there = any(node.op_type == "QuantizeLinear" for node in base.all_nodes(base.load_model(design.path)))
-        if words.isdisjoint({"int8", "fp8"}) or there:
+        if words.isdisjoint(QUANTISED) or there:
             return design
         if self.calibration is None:
             message = f"{self.engine.folder} computes in int8, by ranges that followed from recorded inputs"

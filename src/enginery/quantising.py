@@ -16,7 +16,7 @@ from enginery.graph.base import Ranges
 from enginery.plain import from_json, to_json
 from enginery.progress import Progress
 from enginery.records import TensorInfo
-from enginery.spec import CALIBRATION_METHODS, BuildSpec, PrecisionPlan, Shape
+from enginery.spec import CALIBRATION_METHODS, QUANTISED, BuildSpec, PrecisionPlan, Shape
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +32,6 @@ __all__ = [
 
 _REASON = "all that can read it do"
 _NO_KERNEL = "it could read INT8, and its backend has no kernel for such a convolution"
-_LOW = frozenset({"int8", "fp8"})
 _FORMAT = "1"  # of the ranges that are kept; a change of how they are found changes it
 
 
@@ -83,7 +82,7 @@ class Quantiser:
         """
         from enginery.graph import base, files
 
-        nodes = tuple(sorted(name for name, precision in plan.nodes.items() if precision in ("int8", "fp8")))
+        nodes = tuple(sorted(name for name, precision in plan.nodes.items() if precision in QUANTISED))
         key = design.path, form, nodes
         if key not in self._made:
             model = files.load(design.path)
@@ -174,7 +173,7 @@ def check_calibration(data: Any, method: str, words: Collection[str], weight_bit
     if data is None and method != CALIBRATION_METHODS[0]:
         mend = "give the data too: --calibration PATH, or calibration=... in Python"
         raise UsageError(f"{method!r} says how to calibrate, and there is no data to calibrate with", mend=mend)
-    low = _LOW & set(words)
+    low = QUANTISED & set(words)
     if data is not None and not low and "best" not in words:
         mend = "ask for int8 or fp8, or leave the calibration data out"
         asked = " and ".join(dict.fromkeys(words))
@@ -192,7 +191,7 @@ def check_calibrated(graph: Path, precision: str, plan: PrecisionPlan | None) ->
     model = base.load_model(graph)
     if plan is not None:
         base.check_quantised(model, plan)
-    elif precision in _LOW:
+    elif precision in QUANTISED:
         base.make_plan(model, precision)
 
 
@@ -229,7 +228,7 @@ def quantised(
     if design.path.suffix != ".onnx":
         mend = "leave calibration data and weight bits out: what it computes in, its own functions say"
         raise UsageError("a network that is built by hand is no graph that could be quantised", mend=mend)
-    low = _LOW & {spec.precision, *(spec.plan.words if spec.plan else ())}
+    low = QUANTISED & {spec.precision, *(spec.plan.words if spec.plan else ())}
     if quantiser is None or not low:
         return _with_small_weights(design, weight_bits or 8), spec
     form = "fp8" if "fp8" in low else offered.int8_form
@@ -261,7 +260,7 @@ def quantise_contestants(
     all_designs = dict(designs)
     for contestant in contestants:
         design = designs[contestant.design]
-        if contestant.missing or contestant.precision not in ("int8", "fp8") or _is_quantised(design):
+        if contestant.missing or contestant.precision not in QUANTISED or _is_quantised(design):
             found.append(contestant)
         elif quantiser is None:
             left_out.append(contestant.label)
@@ -295,7 +294,7 @@ def _is_quantised(design: Design) -> bool:
 
 def _whole_plan(design: Design, plan: PrecisionPlan | None, precision: str, rest: str, form: str) -> PrecisionPlan:
     """Return a plan that names every node to quantise: what it says of nodes that it does not name, said of each."""
-    if plan is not None and plan.precision not in _LOW:
+    if plan is not None and plan.precision not in QUANTISED:
         return plan
     full = _full_plan(design, precision if plan is None else plan.precision, rest, form)
     if plan is None:

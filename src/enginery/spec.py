@@ -20,6 +20,7 @@ __all__ = [
     "HERE",
     "OBJECTIVES",
     "PRECISIONS",
+    "QUANTISED",
     "BenchSpec",
     "BuildSpec",
     "Dim",
@@ -44,6 +45,9 @@ Option: TypeAlias = str | int | float | bool
 
 PRECISIONS = ("fp32", "tf32", "fp16", "bf16", "int8", "fp8")
 """What a precision may be; ``best`` stands for all that the backends offer."""
+
+QUANTISED = frozenset({"int8", "fp8"})
+"""Precisions in which a node reads quantised numbers; the others are types of the numbers themselves."""
 
 _BITS = {"fp32": 32, "tf32": 19, "fp16": 16, "bf16": 16, "int8": 8, "fp8": 8}
 

@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from enginery.backends.precision import Ran, count_ran
 from enginery.errors import PrecisionMismatchError
-from enginery.spec import PrecisionPlan
+from enginery.spec import QUANTISED, PrecisionPlan
 
 __all__ = ["HARDLY", "NARROW", "check_ran", "is_narrower"]
 
@@ -64,7 +64,7 @@ def check_ran(
 
 def is_narrower(built: str, asked: str) -> bool:
     """Say whether an operator or a layer is quantised where the rest of its graph was asked to be fp16 or bf16."""
-    return built in ("int8", "fp8") and asked in ("fp16", "bf16")
+    return built in QUANTISED and asked in ("fp16", "bf16")
 
 
 def _mismatch(label: str, judged: Sequence[Ran], word: str, why: str) -> PrecisionMismatchError:

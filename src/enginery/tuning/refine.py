@@ -18,7 +18,7 @@ from enginery.graph.base import NodeStudy
 from enginery.plain import from_plain, to_plain
 from enginery.progress import Progress
 from enginery.records import SearchRecord, SensitivityRecord
-from enginery.spec import PrecisionPlan
+from enginery.spec import QUANTISED, PrecisionPlan
 from enginery.tuning.candidates import Contestant
 from enginery.tuning.journal import Journal
 from enginery.tuning.keys import design_key, hash_cases, machine_key
@@ -30,13 +30,10 @@ from enginery.tuning.simulation import Simulator
 from enginery.tuning.trials import Builder, Pace, Quantise, bare, simulated
 from enginery.tuning.words import kept_words
 
-__all__ = ["NARROW", "QUANTISED", "Quantiser", "Refined", "refine", "search_step", "to_refine"]
+__all__ = ["NARROW", "Quantiser", "Refined", "refine", "search_step", "to_refine"]
 
 NARROW = ("fp16", "bf16")
 """Precisions that a plan may mix with float32 node by node."""
-
-QUANTISED = ("int8", "fp8")
-"""Precisions of a quantised design: which nodes are in it, its plan says."""
 
 Quantiser: TypeAlias = Callable[[Design, PrecisionPlan, str], Design]
 """Makes a quantised design of a float one: of the plan's nodes, in a form."""

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 
 from enginery.records import CandidateRecord, NodeSensitivityRecord, SearchRecord, SensitivityRecord
-from enginery.spec import PrecisionPlan
+from enginery.spec import QUANTISED, PrecisionPlan
 
 __all__ = ["chosen_words", "kept_words"]
 
@@ -60,7 +60,7 @@ def kept_words(plan: PrecisionPlan, kept: Sequence[str], ranking: SensitivityRec
         'FP16 except 1 node kept in FP32 (encoder.layer.0.attention Softmax: harm the outputs most)'
     """
     low = ranking.precision.upper()
-    quantised = ranking.precision in ("int8", "fp8")
+    quantised = ranking.precision in QUANTISED
     if quantised and plan.precision != "fp32":
         low = f"{low} over {plan.precision.upper()}"
     if not kept:

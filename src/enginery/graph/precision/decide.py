@@ -17,6 +17,7 @@ from enginery.graph.passes.base import is_op
 from enginery.graph.precision.convert import loss_of
 from enginery.graph.precision.shape_nodes import shape_nodes
 from enginery.graph.precision.slots import HOLDERS, MOVEMENT, SOURCES, castable_slots, is_float32, reads_any_type
+from enginery.spec import QUANTISED
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -105,7 +106,7 @@ class Types:
     def _asked(self, node: ir.Node) -> ir.DataType:
         """Return the type that the plan gives a node, where it can have it."""
         precision = self.plan.of(node.name or "")
-        dtype = low_type(self.plan.precision if precision in ("int8", "fp8") else precision)
+        dtype = low_type(self.plan.precision if precision in QUANTISED else precision)
         if dtype == self.full or is_op(node, *HOLDERS):
             return dtype
         if is_op(node, *SOURCES):

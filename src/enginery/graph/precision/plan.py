@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from enginery.errors import GraphError, UnknownNameError
 from enginery.graph.base import all_nodes
 from enginery.graph.passes.base import constant_value
-from enginery.spec import PrecisionPlan, check_precision
+from enginery.spec import QUANTISED, PrecisionPlan, check_precision
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -18,7 +18,6 @@ __all__ = ["check_plan", "check_quantised", "make_plan", "quantised_nodes"]
 _QUANTISED = "its inputs are quantised in the graph"
 _CALIBRATE = "give recorded inputs to calibrate with: --calibration PATH, or calibration=... in Python"
 _SHOWN = 3
-_LOW = ("int8", "fp8")
 
 
 def make_plan(model: ir.Model, precision: str, *, rest: str = "fp32") -> PrecisionPlan:
@@ -41,7 +40,7 @@ def make_plan(model: ir.Model, precision: str, *, rest: str = "fp32") -> Precisi
         'fp16'
     """
     check_precision(precision)
-    if precision not in _LOW:
+    if precision not in QUANTISED:
         return PrecisionPlan(precision)
     nodes = quantised_nodes(model)
     if not nodes:
@@ -99,12 +98,12 @@ def check_quantised(model: ir.Model, plan: PrecisionPlan) -> None:
     """
     check_plan(model, plan)
     quantised = set(quantised_nodes(model))
-    if plan.precision in _LOW and not quantised:
+    if plan.precision in QUANTISED and not quantised:
         message = (
             f"the plan has all nodes that it does not name in {plan.precision}, and nothing quantises what they read"
         )
         raise GraphError(message, mend=_CALIBRATE)
-    lacking = [name for name, word in plan.nodes.items() if word in _LOW and name not in quantised]
+    lacking = [name for name, word in plan.nodes.items() if word in QUANTISED and name not in quantised]
     if lacking:
         shown = ", ".join(lacking[:_SHOWN]) + (f" and {len(lacking) - _SHOWN} more" if len(lacking) > _SHOWN else "")
         they = "it reads" if len(lacking) == 1 else "they read"
